@@ -1,0 +1,58 @@
+# make lab        set everything up in .venv and open the course in JupyterLab
+# make test       run every test; fetches a browser for them if there is none
+# make notebooks  rebuild the notebooks from notebooks/sources
+# make bench      measure the quantizers side by side with their peers
+PYTHON ?= python3
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
+ALLOW_ROOT := $(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
+
+.PHONY: lab test notebooks bench browser
+
+lab: $(VENV)/.has-lab $(VENV)/share/jupyter/lab/settings/overrides.json
+	$(BIN)/jupyter lab $(ALLOW_ROOT) README.md
+
+# Every notebook runs twice in its own kernel, as the learner gets it and solved, and once more in a browser.
+test: browser
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tools/build_notebooks.py --check
+	rm -rf build/solved
+	$(BIN)/python tools/build_notebooks.py --solved build/solved
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 tests notebooks build/solved
+
+notebooks: $(VENV)/.has-test
+	$(BIN)/python tools/build_notebooks.py
+
+bench: $(VENV)/.has-bench
+	$(BIN)/python -m benchmarks
+
+# Debian's Chromium where we may install it, Playwright's own elsewhere.
+browser: $(VENV)/.has-test
+	@command -v chromium >/dev/null \
+	|| { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium; } >/dev/null 2>&1 \
+	|| $(BIN)/playwright install chromium
+
+$(VENV)/.has-lab: EXTRAS := lab
+$(VENV)/.has-test: EXTRAS := lab,test
+$(VENV)/.has-bench: EXTRAS := lab,test,bench
+
+# pip names each package as it fetches it; the rest of what it says is of no use to a learner.
+$(VENV)/.has-%: pyproject.toml | $(BIN)/pip
+	@echo "Installing into $(VENV); the first time this takes some minutes, most of them for PyTorch."
+	@set -o pipefail; PYTHONUNBUFFERED=1 $(BIN)/pip install --disable-pip-version-check -e ".[$(EXTRAS)]" \
+	| awk '/^Collecting/ { printf "%s ", $$2; fflush() } /^Installing/ { print "\nUnpacking …"; fflush() }'
+	@touch $@
+
+$(VENV)/share/jupyter/lab/settings/overrides.json: tools/overrides.json $(VENV)/.has-lab
+	@mkdir -p $(@D) && cp $< $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	|| { echo "The course needs Python 3.10 or newer as $(PYTHON); name another: make lab PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	|| { rm -rf $(VENV); echo "$(PYTHON) has no venv; on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }

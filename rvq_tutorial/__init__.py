@@ -1,0 +1,20 @@
+"""Vector quantization and residual vector quantization, small enough to read in an evening."""
+
+from rvq_tutorial.clustering import KMeansResult, kmeans
+from rvq_tutorial.quantizers import (
+    QuantizerOutput,
+    ResidualVectorQuantizer,
+    VectorQuantizer,
+    straight_through,
+)
+from rvq_tutorial.search import nearest
+
+__all__ = [
+    "KMeansResult",
+    "QuantizerOutput",
+    "ResidualVectorQuantizer",
+    "VectorQuantizer",
+    "kmeans",
+    "nearest",
+    "straight_through",
+]

@@ -1,0 +1,48 @@
+"""Checks of what a caller passes in: one sentence that names the argument, what came and what was expected.
+
+Inside torch.compile only shapes and types are checked: a compiled graph can't look at values and stop.
+"""
+
+import torch
+from torch import Tensor
+
+
+def check_vectors(x: Tensor, name: str) -> None:
+    """Raise unless `x` is a floating-point tensor with something in it, all of it finite."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be a floating-point tensor, got {x.dtype}")
+    if x.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
+    if not torch.compiler.is_compiling():
+        low, high = x.detach().aminmax()
+        if not (low.isfinite() and high.isfinite()):
+            raise ValueError(f"{name} must be finite, got NaN or infinity among its values")
+
+
+def check_indices(indices: Tensor, low: int, high: int) -> None:
+    """Raise unless `indices` is an integer tensor with something in it, all of it from `low` to `high`."""
+    if not isinstance(indices, Tensor):
+        raise TypeError(f"indices must be a torch.Tensor, got {type(indices).__name__}")
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise TypeError(f"indices must be an integer tensor, got {indices.dtype}")
+    if indices.numel() == 0:
+        raise ValueError(f"indices must not be empty, got shape {tuple(indices.shape)}")
+    if not torch.compiler.is_compiling():
+        least, most = (int(i) for i in indices.aminmax())
+        if least < low or most > high:
+            raise ValueError(f"indices must lie between {low} and {high}, got {least} to {most}")
+
+
+def check_whole(value: int, name: str, high: int | None = None) -> None:
+    """Raise unless `value` is a whole number from 1 to `high`."""
+    if not isinstance(value, int) or value < 1 or (high is not None and value > high):
+        limits = "≥ 1" if high is None else f"from 1 to {high}"
+        raise ValueError(f"{name} must be a whole number {limits}, got {value!r}")
+
+
+def check_range(value: float, name: str, low: float, high: float) -> None:
+    """Raise unless low ≤ `value` ≤ high."""
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie between {low:g} and {high:g}, got {value!r}")

@@ -1,0 +1,487 @@
+"""The course's pictures: pure functions from arrays and numbers to a `Figure` that says what it shows."""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import matplotlib.figure
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.collections import LineCollection
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from PIL import Image
+from scipy.spatial import Voronoi
+from torch import Tensor
+
+from rvq_tutorial.arguments import check_vectors
+from rvq_tutorial.search import nearest
+
+# One meaning a colour, through the whole course: Okabe and Ito's palette, safe for colour-blind readers.
+COLORS = {
+    "data": "#56B4E9",
+    "codeword": "#D55E00",
+    "residual": "#009E73",
+    "reconstruction": "#CC79A7",
+    "train": "#0072B2",
+    "held_out": "#E69F00",
+    "bound": "#000000",
+    "unused": "#A0A0A0",
+}
+MARKERS = {"codeword": "X", "reconstruction": "s", "held_out": "D"}  # all others: a dot
+# For curves and bars without a meaning of their own: hues of Tol's muted palette that are not in COLORS.
+SERIES_COLORS = ("#332288", "#882255", "#999933", "#117733")
+
+CSS_DPI = 100  # one inch of a figure is 100 CSS pixels, so that 10 points are as large as a notebook's text
+PIXELS_PER_INCH = 2 * CSS_DPI  # drawn at twice the size, to be crisp on dense screens
+
+in_house_style = mpl.rc_context(
+    {
+        "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters everywhere
+        "font.size": 10,
+        "figure.titlesize": 11,
+        "axes.titlesize": 11,
+        "axes.titlelocation": "left",
+        "axes.labelsize": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.6,
+        "axes.edgecolor": "#444444",
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.minor.width": 0.4,
+        "ytick.minor.width": 0.4,
+        "legend.fontsize": 9,
+        "legend.frameon": False,
+        "legend.handlelength": 1.0,
+        "legend.handletextpad": 0.4,
+        "legend.markerscale": 1.3,
+        "lines.linewidth": 1.8,
+    }
+)
+
+
+class Figure(matplotlib.figure.Figure):
+    """A matplotlib figure that shows itself in a notebook with an alternative text and a caption.
+
+    width and height are in inches of 100 CSS pixels. No pyplot state knows it; Agg alone draws it.
+    """
+
+    def __init__(self, width: float, height: float, *, alt: str, caption: str):
+        super().__init__((width, height), PIXELS_PER_INCH, facecolor="white", layout="constrained")
+        FigureCanvasAgg(self)
+        self.alt = alt
+        self.caption = caption
+
+    def png(self) -> bytes:
+        """The picture as PNG, encoded for speed rather than size."""
+        return _encode(self._pixels(), compress_level=1)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        pixels = self._pixels()
+        if not any(axes.images for axes in self.axes):  # a chart loses nothing in 256 colours; a photo would
+            pixels = pixels.quantize(256, dither=Image.Dither.NONE)
+        source = base64.b64encode(_encode(pixels, optimize=True)).decode()
+        width, height = (round(inches * CSS_DPI) for inches in self.get_size_inches())
+        picture = (
+            f'<figure style="margin: 0"><img alt="{html.escape(self.alt)}" width="{width}" height="{height}" '
+            f'src="data:image/png;base64,{source}"><figcaption>{html.escape(self.caption)}</figcaption></figure>'
+        )
+        return {"text/html": picture, "text/plain": self.alt}
+
+    def _pixels(self) -> Image.Image:
+        self.canvas.draw()
+        return Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
+
+
+def _encode(pixels: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    pixels.save(buffer, format="PNG", **options)
+    return buffer.getvalue()
+
+
+# --- Points in the plane ---------------------------------------------------------------------------
+
+
+@in_house_style
+def voronoi(points: Tensor, codebook: Tensor, *, arrows: Tensor | None = None, title: str = "") -> Figure:
+    """Points in the plane, codewords, and the cell of all that is nearest to each codeword.
+
+    points: (N, 2). codebook: (K, 2). arrows: (N, 2), drawn from each point, in the units of the points.
+    """
+    points, codebook = _in_plane(points, "points"), _in_plane(codebook, "codebook")
+    size, indices = len(codebook), nearest(points, codebook)
+    used = _used(indices, size)
+    error = (points - codebook[indices]).square().mean()
+    figure = Figure(
+        5.6,
+        5.9,
+        alt=f"{len(points)} points in the plane, {size} codewords and the borders of their cells.",
+        caption=f"A point belongs to the codeword in whose cell it lies. {used.sum()} of the {size} codewords are "
+        f"used; the mean squared error per dimension is {error:.3g}.",
+    )
+    axes = _place(figure, 0.6, 0.65, 4.9, 4.9)
+    axes.set_title(title or f"K = {size}, log₂ K = {math.log2(size):.3g} bits a point")
+    _draw_cells(axes, points, codebook)
+    _draw_points(axes, points, "data", label="data")
+    if arrows is not None:
+        _draw_arrows(axes, points, _in_plane(arrows, "arrows"), "data")
+    _draw_codewords(axes, codebook, used)
+    figure.legend(loc="lower left", ncols=3)
+    return figure
+
+
+@in_house_style
+def gradient_field(points: Tensor, codebook: Tensor, commitment_weight: float) -> Figure:
+    """Where the two losses of a codebook (van den Oord et al., 2017, eq. 3) pull codewords and encoder outputs.
+
+    points: the encoder's outputs z, (N, 2). codebook: (K, 2). The arrow of an output is commitment_weight *
+    (codeword - z): its negative gradient, up to one constant. That of a codeword is the mean of (z - codeword)
+    over its cell: its negative gradient divided by the number of outputs, up to the same constant.
+    """
+    points, codebook = _in_plane(points, "points"), _in_plane(codebook, "codebook")
+    size, indices = len(codebook), nearest(points, codebook)
+    used = _used(indices, size)
+    pull = codebook[indices] - points
+    counts = torch.bincount(indices, minlength=size).clamp(min=1)
+    means = torch.zeros_like(codebook).index_add_(0, indices, -pull) / counts.unsqueeze(1)
+    figure = Figure(
+        5.6,
+        6.3,
+        alt=f"{len(points)} encoder outputs with arrows towards their codewords, and {size} codewords with "
+        f"arrows to the mean of their cells, for a commitment weight of {commitment_weight:g}.",
+        caption=f"The codebook loss pulls a codeword to the mean of its cell: {_mean_length(means[used]):.2g} away "
+        f"on average; {(~used).sum()} of the {size} are unused and feel no pull. The commitment loss pulls an "
+        f"output towards its codeword: by {commitment_weight * _mean_length(pull):.2g} on average, which is "
+        f"β = {commitment_weight:g} times the distance.",
+    )
+    axes = _place(figure, 0.6, 1.05, 4.9, 4.9)
+    axes.set_title(f"K = {size}, β = {commitment_weight:g}")
+    _draw_cells(axes, points, codebook)
+    _draw_points(axes, points, "data", label="encoder output, pulled by the commitment loss")
+    _draw_arrows(axes, points, commitment_weight * pull, "data")
+    _draw_codewords(axes, codebook, used, label="codeword, pulled by the codebook loss")
+    _draw_arrows(axes, codebook[used], means[used], "codeword", width=0.006)
+    figure.legend(loc="lower left")
+    return figure
+
+
+@in_house_style
+def residual_stages(points: Tensor, codebooks: Tensor, num_quantizers: int) -> Figure:
+    """What each stage of a residual quantizer receives, with its codewords, and what all of them rebuild.
+
+    points: (N, 2). codebooks: (M, K, 2). The first num_quantizers of the M stages are used; the others stay
+    empty, so that the picture keeps its size. Every stage is drawn at its own scale.
+    """
+    points = _in_plane(points, "points")
+    codebooks = torch.stack([_in_plane(codebook, "codebooks") for codebook in codebooks])
+    stages, size, _ = codebooks.shape
+    if not 1 <= num_quantizers <= stages:
+        raise ValueError(f"num_quantizers must be 1 to {stages}, as there are codebooks, got {num_quantizers}")
+    residuals = _residuals(points, codebooks[:num_quantizers])
+    errors = [residual.square().mean().item() for residual in residuals]
+    rows, columns, title_height = math.ceil(stages / 4), min(stages, 4), 0.5
+    side = (8.45 - (rows - 1) * title_height) / (rows + columns)  # a stage's share of the width, in inches
+    whole = rows * (side + title_height) - title_height - 0.15
+    figure = Figure(
+        9.0,
+        whole + 1.45,
+        alt=f"{len(points)} points and their reconstruction from {num_quantizers} of {stages} stages with {size} "
+        "codewords each; beside them, stage by stage, the residuals that come in and the stage's codewords.",
+        caption="A stage quantizes what the stages before it left over, drawn at its own scale; rms is the root "
+        f"of the mean square per dimension. That mean falls from {errors[0]:.2g} to {errors[1]:.2g} in one stage"
+        + (f" and to {errors[-1]:.2g} in {num_quantizers}." if num_quantizers > 1 else "."),
+    )
+    bits = f"M log₂ K = {num_quantizers * math.log2(size):.3g} bits a point"
+    figure.text(0.01, 0.98, f"stages M = {num_quantizers}, codewords K = {size}: {bits}", va="top", fontsize=11)
+    _draw_rebuilt(_place(figure, 0.6, 0.65, whole, whole), points, residuals[-1])
+    for stage in range(stages):
+        left = 0.75 + whole + stage % columns * side
+        bottom = 0.65 + (rows - 1 - stage // columns) * (side + title_height)
+        _draw_stage(_place(figure, left, bottom, side - 0.15, side - 0.15), stage, residuals, codebooks[stage])
+    handles = {label: h for a in figure.axes for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="lower left", ncols=5)
+    return figure
+
+
+def _residuals(points: Tensor, codebooks: Tensor) -> list[Tensor]:
+    """What every stage receives and, last, what the last stage leaves."""
+    residuals = [points]
+    for codebook in codebooks:
+        residuals.append(residuals[-1] - codebook[nearest(residuals[-1], codebook)])
+    return residuals
+
+
+def _draw_rebuilt(axes: Axes, points: Tensor, error: Tensor) -> None:
+    axes.set_title(f"Rebuilt\nrms error {error.square().mean().sqrt():.2g}", fontsize=10)
+    _frame(axes, points)
+    _draw_points(axes, points, "data", label="data", area=14)
+    _draw_points(axes, points - error, "reconstruction", label="reconstruction", area=10)
+
+
+def _draw_stage(axes: Axes, stage: int, residuals: Sequence[Tensor], codebook: Tensor) -> None:
+    if stage >= len(residuals) - 1:
+        axes.set_title(f"Stage {stage + 1}\nnot used", fontsize=10, color=_ink(COLORS["unused"]))
+        axes.spines[:].set_visible(False)
+    else:
+        residual, role = residuals[stage], "residual" if stage else "data"
+        axes.set_title(f"Stage {stage + 1}\nrms {residual.square().mean().sqrt():.2g}", fontsize=10)
+        _frame(axes, torch.cat([residual, codebook]))
+        _draw_points(axes, residual, role, label=role, area=4)
+        _draw_codewords(axes, codebook, _used(nearest(residual, codebook), len(codebook)), scale=0.3)
+    axes.set(xticks=[], yticks=[])
+
+
+def _place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches: they stay there whatever a slider changes, where a layout would move them."""
+    figure.set_layout_engine("none")
+    return figure.add_axes(np.array([left, bottom, width, height]) / np.tile(figure.get_size_inches(), 2))
+
+
+def _in_plane(points: Tensor, name: str) -> Tensor:
+    check_vectors(points, name)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"{name} must be in the plane, (N, 2), got shape {tuple(points.shape)}")
+    return points.detach().cpu().float()
+
+
+def _used(indices: Tensor, size: int) -> Tensor:
+    return torch.bincount(indices, minlength=size) > 0
+
+
+def _mean_length(vectors: Tensor) -> float:
+    return vectors.norm(dim=1).mean().item()
+
+
+def _frame(axes: Axes, points: Tensor) -> None:
+    """Square limits around the points, the same unit on both axes."""
+    low, high = (corner.numpy() for corner in points.aminmax(dim=0))
+    (x, y), half = (low + high) / 2, max(0.55 * np.max(high - low), 1e-6)
+    axes.set(aspect="equal", xlim=(x - half, x + half), ylim=(y - half, y + half))
+    axes.locator_params(nbins=5)
+
+
+def _draw_cells(axes: Axes, points: Tensor, codebook: Tensor) -> None:
+    _frame(axes, torch.cat([points, codebook]))
+    corners = codebook.double().numpy()
+    # Four more, far outside, close every cell that can be seen.
+    far = 1e3 * np.ptp(axes.get_xlim()) * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+    diagram = Voronoi(np.concatenate([corners, corners.mean(0) + far]))
+    borders = [diagram.vertices[ridge] for ridge in diagram.ridge_vertices if -1 not in ridge]
+    axes.add_collection(LineCollection(borders, colors="#B0B0B0", linewidths=0.8, zorder=1), autolim=False)
+
+
+def _draw_points(axes: Axes, points: Tensor, role: str, *, label: str, area: float = 9) -> None:
+    style = {"color": COLORS[role], "marker": MARKERS.get(role, "o"), "alpha": 0.7, "linewidths": 0, "zorder": 2}
+    axes.scatter(*points.numpy().T, s=area, label=label, **style)
+
+
+def _draw_codewords(axes: Axes, codebook: Tensor, used: Tensor, *, label: str = "codeword", scale: float = 1.0) -> None:
+    style = {"marker": MARKERS["codeword"], "edgecolors": "white", "linewidths": 0.6, "zorder": 4}
+    area = scale * 320 / max(len(codebook), 16) ** 0.5
+    axes.scatter(*codebook[used].numpy().T, s=area, color=COLORS["codeword"], label=label, **style)
+    if not used.all():
+        axes.scatter(*codebook[~used].numpy().T, s=area, color=COLORS["unused"], label="unused codeword", **style)
+
+
+def _draw_arrows(axes: Axes, starts: Tensor, arrows: Tensor, role: str, *, width: float = 0.0025) -> None:
+    in_data_units = {"angles": "xy", "scale_units": "xy", "scale": 1}
+    ends = (*starts.numpy().T, *arrows.numpy().T)
+    axes.quiver(*ends, width=width, color=_ink(COLORS[role]), zorder=3, **in_data_units)
+
+
+# --- Curves and bars -------------------------------------------------------------------------------
+
+
+@in_house_style
+def curve(
+    history: Mapping[str, Sequence[float]], *, ylabel: str = "loss", log: bool = False, title: str = ""
+) -> Figure:
+    """Training curves: each of history's lists of numbers against the step, labelled at its end."""
+    history = {name: np.asarray(values, float) for name, values in history.items() if len(values)}
+    if not history:
+        raise ValueError("history must hold at least one value, got none")
+    steps = max(map(len, history.values()))
+    changes = [f"{_plain(name)} goes from {y[0]:.3g} to {y[-1]:.3g}" for name, y in history.items()]
+    figure = Figure(
+        8.0,
+        3.4,
+        alt=f"Curves of {', '.join(map(_plain, history))} over {steps} steps.",
+        caption=f"From step 1 to {steps}, {'; '.join(changes)}.",
+    )
+    axes = figure.subplots()
+    axes.set(title=title, xlabel="step", ylabel=ylabel, yscale="log" if log else "linear")
+    lines = {
+        name: axes.plot(np.arange(1, len(y) + 1), y, **_series_style(name, rank), markevery=[-1])[0]
+        for rank, (name, y) in enumerate(history.items())
+    }
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _label_ends(axes, lines)
+    return figure
+
+
+@in_house_style
+def rate_distortion(
+    curves: Mapping[str, tuple[Sequence[float], Sequence]],
+    *,
+    bound: tuple[Sequence[float], Sequence[float]] | None = None,
+    title: str = "",
+) -> Figure:
+    """Mean squared error against bits, both per dimension, with error bars where there are several seeds.
+
+    curves: name -> (rates (R,), errors (R,) or (seeds, R)). bound: (rates, errors) of Shannon's bound.
+    """
+    curves = {name: (np.asarray(rates), np.atleast_2d(errors)) for name, (rates, errors) in curves.items()}
+    ends = [
+        f"{_plain(name)} reaches {errors[:, -1].mean():.2g} at {rates[-1]:.3g} bits"
+        for name, (rates, errors) in curves.items()
+    ]
+    if bound:
+        ends.append(f"Shannon's bound reaches {bound[1][-1]:.2g} at {bound[0][-1]:.3g} bits")
+    figure = Figure(
+        8.0,
+        4.4,
+        alt=f"Mean squared error against bits per dimension for {', '.join(map(_plain, curves))}.",
+        caption=f"Lower is better: {'; '.join(ends)}.",
+    )
+    axes = figure.subplots()
+    axes.set(title=title, xlabel="bits per dimension", ylabel="mean squared error per dimension")
+    axes.set_yscale("log")
+    lines = {}
+    for rank, (name, (rates, errors)) in enumerate(curves.items()):
+        deviation = errors.std(0) if len(errors) > 1 else None
+        style = _series_style(name, rank) | {"capsize": 3, "elinewidth": 1.2}
+        lines[name] = axes.errorbar(rates, errors.mean(0), deviation, **style).lines[0]
+    if bound:
+        lines["Shannon's bound"] = axes.plot(*bound, "--", color=COLORS["bound"], linewidth=1.2)[0]
+    _label_ends(axes, lines)
+    return figure
+
+
+@in_house_style
+def bars(values: Mapping[str, float | Sequence[float]], *, label: str, title: str = "") -> Figure:
+    """One bar a name; where a name has several values, one a seed, their mean and standard deviation."""
+    values = {name: np.atleast_1d(v).astype(float) for name, v in values.items()}
+    texts = {n: f"{v.mean():.3g}" + (f" ± {v.std():.2g}" if len(v) > 1 else "") for n, v in values.items()}
+    spoken = f"{label}: {'; '.join(f'{_plain(name)} {text}' for name, text in texts.items())}."
+    caption = spoken[0].upper() + spoken[1:]
+    figure = Figure(8.0, 0.9 + 0.38 * len(values), alt=f"Bars of {spoken}", caption=caption)
+    axes = figure.subplots()
+    axes.set(title=title, xlabel=label)
+    for rank, (name, v) in enumerate(values.items()):
+        axes.barh(_plain(name), v.mean(), color=COLORS.get(name, SERIES_COLORS[0]), height=0.62)
+        if len(v) > 1:
+            axes.errorbar(v.mean(), rank, xerr=v.std(), color="#222222", elinewidth=1.2, capsize=3)
+        end = (max(v.mean() + v.std(), 0), rank)
+        axes.annotate(texts[name], end, (6, 0), textcoords="offset points", va="center_baseline")
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0, labelsize=10)
+    return figure
+
+
+@in_house_style
+def code_usage(counts: Tensor, *, title: str = "") -> Figure:
+    """How often each codeword was chosen, most used first, beside uniform use.
+
+    counts: (K,). The perplexity is 2 to the entropy, in bits, of how often each is chosen.
+    """
+    if counts.ndim != 1 or not counts.sum() > 0:
+        raise ValueError(f"counts must be (K,) and not all zero, got shape {tuple(counts.shape)}")
+    share = counts.detach().cpu().double().sort(descending=True).values / counts.sum().item()
+    size, unused = len(share), int((share == 0).sum())
+    perplexity = torch.special.entr(share).sum().exp().item()
+    figure = Figure(
+        8.0,
+        3.2,
+        alt=f"Bars of how often each of {size} codewords is chosen, most used first.",
+        caption=f"Perplexity {perplexity:.3g} of at most {size}; {unused} codewords are never chosen. The most "
+        f"used takes {share[0]:.2%} of the vectors; at uniform use it would be {1 / size:.2%}.",
+    )
+    axes = figure.subplots()
+    axes.set(title=title or f"Perplexity {perplexity:.3g} of {size}", xlabel="codeword, most used first")
+    axes.set_ylabel("share of the vectors")
+    axes.stairs(share.numpy(), np.arange(size + 1) + 0.5, fill=True, color=COLORS["codeword"])
+    uniform = axes.plot([0.5, size + 0.5], [1 / size] * 2, "--", color=COLORS["bound"], linewidth=1.0)[0]
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _label_ends(axes, {"uniform use": uniform})
+    return figure
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _ink(color: str) -> tuple[float, ...]:
+    """The colour, dark enough to read as text on white."""
+    return tuple(0.62 * channel for channel in mpl.colors.to_rgb(color))
+
+
+def _series_style(name: str, rank: int) -> dict[str, object]:
+    if name in COLORS:
+        return {"color": COLORS[name], "marker": MARKERS.get(name, "o"), "markersize": 5}
+    return {"color": SERIES_COLORS[rank % 4], "marker": "^v<>"[rank % 4], "markersize": 5}
+
+
+def _label_ends(axes: Axes, lines: Mapping[str, Line2D]) -> None:
+    """Write each line's name to the right of the axes, at the height of its end, never over another name."""
+    axes.margins(x=0.01)
+    axes.autoscale_view()  # or the limits would be settled later, by drawing
+    to_axes = axes.transData + axes.transAxes.inverted()
+    heights = {name: to_axes.transform(line.get_xydata()[-1])[1] for name, line in lines.items()}
+    order = sorted(heights, key=heights.get)
+    line_height = 0.22 / (axes.figure.get_size_inches()[1] - 0.9)
+    for name, height in zip(order, _spread([heights[n] for n in order], line_height), strict=True):
+        color = _ink(lines[name].get_color())
+        axes.text(1.015, height, _plain(name), transform=axes.transAxes, va="center_baseline", color=color)
+
+
+def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
+    """Rising heights, moved to be at least a gap apart and, where there is room, to stay within [0, 1]."""
+    steps = gap * np.arange(len(heights))
+    lifted = np.maximum.accumulate(np.asarray(heights) - steps)
+    return np.clip(lifted, 0, max(1 - steps[-1], 0)) + steps
+
+
+# --- Photos ----------------------------------------------------------------------------------------
+
+
+@in_house_style
+def photo_row(images: Tensor, titles: Sequence[str], *, caption: str = "") -> Figure:
+    """Photos beside each other, each pixel a square of whole screen pixels, with a title above each.
+
+    images: (n, 3, H, W) in [0, 1]. titles: n strings of one or more lines. What does not fit gets a new row.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images) == len(titles) > 0:
+        raise ValueError(f"images must be (n, 3, H, W) with n titles, got {tuple(images.shape)} and {len(titles)}")
+    spoken = "; ".join(" ".join(title.split()) for title in titles)
+    # In screen pixels: a photo is at least 350 wide, a row at most 1800, rows are as long as each other.
+    count, _, height, width = images.shape
+    gap = 24
+    scale = max((1800 // count - gap) // width, math.ceil(350 / width))
+    cell_width = max(scale * width, *map(_text_width, titles)) + gap
+    cell_height = scale * height + 10 + 36 * max(len(title.splitlines()) for title in titles) + gap
+    rows = math.ceil(count / max(1800 // cell_width, 1))
+    columns = math.ceil(count / rows)
+    inches = np.array([columns * cell_width, rows * cell_height, width * scale, height * scale]) / PIXELS_PER_INCH
+    figure = Figure(*inches[:2], alt=f"Photos side by side: {spoken}.", caption=caption or f"{spoken}.")
+    pixels = images.detach().cpu().float().clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    for i, (photo, title) in enumerate(zip(pixels, titles, strict=True)):
+        corner = np.array([i % columns * cell_width, (rows - 1 - i // columns) * cell_height + gap])
+        axes = _place(figure, *corner / PIXELS_PER_INCH, *inches[2:])
+        axes.imshow(photo, interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=10, pad=4)
+    return figure
+
+
+def _text_width(text: str) -> int:
+    """Width of the widest line, at 10 points, in screen pixels."""
+    measure, font = RendererAgg(1, 1, PIXELS_PER_INCH).get_text_width_height_descent, FontProperties(size=10)
+    return math.ceil(max(measure(line, font, ismath=False)[0] for line in text.splitlines()))

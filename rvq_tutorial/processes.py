@@ -1,0 +1,61 @@
+"""Several training processes that learn one codebook: every one sees what a single process with all the data would.
+
+Without torch.distributed, or before its start, each function is what its name says for the one process there is.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def many() -> bool:
+    """Is this process one of several?"""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of every process's `x` (which may be overwritten)."""
+    if many():
+        dist.all_reduce(x)
+    return x
+
+
+def all_rows(x: Tensor) -> Tensor:
+    """Every process's rows, (Nᵢ, dim), one below the other."""
+    if not many():
+        return x
+    sizes, _ = _sizes(x)
+    padded = x.new_zeros(max(sizes), x.shape[1])
+    padded[: len(x)] = x
+    everyone = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(everyone, padded)
+    return torch.cat([rows[:size] for rows, size in zip(everyone, sizes, strict=True)])
+
+
+def spread_rows(x: Tensor, num: int, seed: Tensor) -> Tensor:
+    """`num` of every process's rows, well spread: the same ones on every process, others for another `seed`.
+
+    Row number i·φ⁻¹ mod 1, as a share of all rows, for i = seed·num, seed·num + 1, …: multiples of the golden ratio
+    spread evenly (Knuth, The Art of Computer Programming 3, sec. 6.4). A random draw would differ between processes.
+    """
+    sizes, before = _sizes(x) if many() else ([len(x)], 0)
+    golden = 2654435769  # φ⁻¹ · 2³²
+    steps = (seed * num + torch.arange(num, device=x.device)) % 2**31
+    rows = (steps * golden % 2**32) * sum(sizes) // 2**32 - before
+    mine = (rows >= 0) & (rows < len(x))
+    return total(x.index_select(0, rows.clamp(0, len(x) - 1)) * mine[:, None])
+
+
+def first(x: Tensor) -> Tensor:
+    """The first process's `x`."""
+    if many():
+        dist.broadcast(x, src=0)
+    return x
+
+
+def _sizes(x: Tensor) -> tuple[list[int], int]:
+    """How many rows each process has, and how many come before this one's."""
+    sizes = [torch.zeros((), dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor(len(x), device=x.device))
+    lengths = [int(size) for size in sizes]
+    return lengths, sum(lengths[: dist.get_rank()])

@@ -1,0 +1,382 @@
+"""Vector quantization (VQ) and residual vector quantization (RVQ) as layers of a network.
+
+A codebook is K vectors, its codewords. A vector quantizer puts the nearest codeword in the place of each vector x, so
+that only the codeword's index has to be stored: log2 K bits. A residual quantizer then does the same, with another
+codebook, to what is left: x minus its codeword. And again, M times in all.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rvq_tutorial import processes
+from rvq_tutorial.arguments import check_indices, check_range, check_vectors, check_whole
+from rvq_tutorial.clustering import kmeans
+from rvq_tutorial.search import nearest, nearest_ways
+
+CodebookUpdate = Literal["ema", "gradient"]
+
+
+class QuantizerOutput(NamedTuple):
+    """What a quantizer returns. Both losses are means over all that was quantized, so no batch size changes them."""
+
+    quantized: Tensor  # shape of x, dtype of the codebook; straight-through gradient
+    indices: Tensor  # int64; x's shape without the channel dim (residual: one more axis, last, of size M)
+    codebook_loss: Tensor  # scalar: pulls the codewords to the vectors; zero where an EMA moves them
+    commitment_loss: Tensor  # scalar: pulls the vectors to their codewords
+    loss: Tensor  # codebook_loss + commitment_weight · commitment_loss
+
+
+def straight_through(x: Tensor, quantized: Tensor) -> Tensor:
+    """The value of `quantized`, exactly, with the gradient of `x` (Bengio et al. 2013; VQ-VAE, sec. 3.2)."""
+    return quantized.detach() + (x - x.detach())
+
+
+def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+    """The scalar `value`, with `gradient`, of the shape of `x`, as its derivative by `x`."""
+    return value.detach() + ((x - x.detach()) * gradient).sum()
+
+
+class Codebook(nn.Module):
+    """K codewords, how much each is used, and how both follow the data.
+
+    A codeword is the moving average (EMA) of the vectors that choose it (van den Oord et al. 2017, appendix A.1). Kept
+    as sum / count, the two can come apart; here the average itself is kept and moves by the mean error of its vectors,
+    which is the same number. A codeword that hardly any vector chooses is dead: it restarts at a vector of the batch.
+    """
+
+    vectors: Tensor  # (K, dim)
+    usage: Tensor  # (K,), moving average of the share of all vectors that choose each codeword
+    steps: Tensor  # how many batches it has learned from
+
+    def __init__(
+        self, dim: int, codebook_size: int, update: CodebookUpdate, decay: float, dead_code_threshold: float
+    ) -> None:
+        super().__init__()
+        self.moves_by_ema = update == "ema"
+        self.decay = decay
+        self.dead_code_threshold = dead_code_threshold
+        start = torch.randn(codebook_size, dim)
+        if self.moves_by_ema:
+            self.register_buffer("vectors", start)
+        else:
+            self.vectors = nn.Parameter(start)
+        self.register_buffer("usage", torch.zeros(codebook_size))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """The chosen codewords: (...) → (..., dim). Index −1, a stage that was dropped, gives zeros."""
+        return F.embedding(indices.clamp_min(0), self.vectors) * (indices >= 0).unsqueeze(-1)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Start at the k-means of `x`, (N, dim)."""
+        centroids, counts, _ = kmeans(processes.all_rows(x), len(self.vectors))
+        self.vectors.copy_(processes.first(centroids))
+        self.usage.copy_(processes.first(counts / counts.sum()))
+
+    @torch.no_grad()
+    def update(self, x: Tensor, error: Tensor, indices: Tensor) -> None:
+        """Follow a batch: vectors (N, dim), the `error` x − codeword of each, and the index (N,) each chose."""
+        size = len(self.vectors)
+        row = indices % (size + 1)  # −1 → size: what was dropped is summed apart, and left out
+        count = error.new_zeros(size + 1).index_add_(0, row, error.new_ones(len(row)))
+        error_sum = error.new_zeros(size + 1, error.shape[1]).index_add_(0, row, error)
+        count, error_sum = processes.total(count)[:size], processes.total(error_sum)[:size]
+
+        num_vectors = count.sum().clamp_min(1)
+        self.usage.lerp_(count / num_vectors, 1 - self.decay)
+        if self.moves_by_ema:
+            step = (1 - self.decay) / (self.usage * num_vectors).clamp_min(1e-30)
+            self.vectors.addcmul_(error_sum, step.unsqueeze(-1))
+        self._restart_dead(x, indices >= 0)
+        self.steps += 1
+
+    def _restart_dead(self, x: Tensor, active: Tensor) -> None:
+        """Put every codeword used less than `dead_code_threshold` × the uniform share 1/K at a vector of `x`."""
+        size = len(self.vectors)
+        dead = self.usage * size < self.dead_code_threshold
+        candidates = processes.spread_rows(x, size, self.steps)
+        dead = dead & (processes.spread_rows(active.to(x.dtype).unsqueeze(-1), size, self.steps) > 0).squeeze(-1)
+        self.vectors.copy_(torch.where(dead.unsqueeze(-1), candidates, self.vectors))
+        self.usage.masked_fill_(dead, 1 / size)
+
+
+class _Quantizer(nn.Module):
+    """What both quantizers share: their settings, and the door where tensors of any layout become rows of vectors."""
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int,
+        num_quantizers: int,
+        channel_dim: int,
+        commitment_weight: float,
+        codebook_update: CodebookUpdate,
+        decay: float,
+        dead_code_threshold: float,
+    ) -> None:
+        super().__init__()
+        check_whole(dim, "dim")
+        check_whole(codebook_size, "codebook_size")
+        check_whole(num_quantizers, "num_quantizers")
+        check_range(commitment_weight, "commitment_weight", 0, math.inf)
+        check_range(decay, "decay", 0, 1)
+        check_range(dead_code_threshold, "dead_code_threshold", 0, 1)
+        if codebook_update not in ("ema", "gradient"):
+            raise ValueError(f'codebook_update must be "ema" or "gradient", got {codebook_update!r}')
+        self.dim = dim
+        self.codebook_size = codebook_size
+        self.channel_dim = channel_dim
+        self.commitment_weight = commitment_weight
+        self.stages = nn.ModuleList(
+            Codebook(dim, codebook_size, codebook_update, decay, dead_code_threshold) for _ in range(num_quantizers)
+        )
+
+    @property
+    def bits(self) -> float:
+        """Bits that the indices of one vector take: M · log2 K."""
+        return len(self.stages) * math.log2(self.codebook_size)
+
+    def _to_rows(self, x: Tensor) -> tuple[Tensor, torch.Size]:
+        """Check x and lay its vectors out as rows: → (N, dim), and the shape of x without its channel dim."""
+        check_vectors(x, "x")
+        if not -x.ndim <= self.channel_dim < x.ndim:
+            raise ValueError(f"x must have the axis channel_dim = {self.channel_dim}, got shape {tuple(x.shape)}")
+        if x.shape[self.channel_dim] != self.dim:
+            raise ValueError(
+                f"x must have size dim = {self.dim} along channel_dim = {self.channel_dim}, got shape {tuple(x.shape)}"
+            )
+        x = x.movedim(self.channel_dim, -1)
+        return x.reshape(-1, self.dim).to(self.stages[0].vectors.dtype), x.shape[:-1]
+
+    def _from_rows(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        return rows.view(*shape, self.dim).movedim(-1, self.channel_dim)
+
+    def _output(
+        self, quantized: Tensor, indices: Tensor, codebook_loss: Tensor, commitment_loss: Tensor
+    ) -> QuantizerOutput:
+        if self.stages[0].moves_by_ema:
+            codebook_loss = torch.zeros_like(codebook_loss)
+        loss = codebook_loss + self.commitment_weight * commitment_loss
+        return QuantizerOutput(quantized, indices, codebook_loss, commitment_loss, loss)
+
+
+class VectorQuantizer(_Quantizer):
+    """The nearest of K learned codewords in place of each vector (VQ-VAE: van den Oord et al. 2017, eqs. 1–3).
+
+    In training mode the codebook learns in every forward pass (`codebook_update="ema"`) or from the loss ("gradient").
+
+    Args:
+        dim: size of a vector.
+        codebook_size: K, the number of codewords.
+        channel_dim: the axis of x that holds a vector: −1 for (..., dim), 1 for (B, dim, H, W) or (B, dim, T).
+        commitment_weight: β, the weight of the commitment loss.
+        codebook_update: what moves the codewords.
+        decay: how much of its past a moving average keeps at each step, 0 to 1.
+        dead_code_threshold: a codeword used less than this share of uniform use restarts; 0: never.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int,
+        *,
+        channel_dim: int = -1,
+        commitment_weight: float = 0.25,
+        codebook_update: CodebookUpdate = "ema",
+        decay: float = 0.99,
+        dead_code_threshold: float = 0.1,
+    ) -> None:
+        super().__init__(
+            dim, codebook_size, 1, channel_dim, commitment_weight, codebook_update, decay, dead_code_threshold
+        )
+
+    @property
+    def codebook(self) -> Tensor:
+        """The codewords, (K, dim)."""
+        return self.stages[0].vectors
+
+    def forward(self, x: Tensor) -> QuantizerOutput:
+        """Quantize x, of any shape with size dim along channel_dim; raises TypeError or ValueError for bad input."""
+        rows, shape = self._to_rows(x)
+        indices = nearest(rows, self.codebook)
+        chosen = self.stages[0].lookup(indices)
+
+        codebook_loss = F.mse_loss(chosen, rows.detach())
+        commitment_loss = F.mse_loss(rows, chosen.detach())
+        if self.training:
+            self.stages[0].update(rows, rows - chosen, indices)
+
+        quantized = self._from_rows(straight_through(rows, chosen), shape)
+        return self._output(quantized, indices.view(shape), codebook_loss, commitment_loss)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Index of the codeword nearest to each vector: x → int64, x's shape without the channel dim."""
+        rows, shape = self._to_rows(x)
+        return nearest(rows, self.codebook).view(shape)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """The codewords with these indices, laid out like x: the inverse of `encode`, up to the error made there."""
+        check_indices(indices, 0, self.codebook_size - 1)
+        return self.stages[0].lookup(indices).movedim(-1, self.channel_dim)
+
+    def fit(self, x: Tensor) -> "VectorQuantizer":
+        """Start the codebook at the k-means of the vectors in x, at least K of them."""
+        rows, _ = self._to_rows(x)
+        self.stages[0].fit(rows.detach())
+        return self
+
+
+class ResidualVectorQuantizer(_Quantizer):
+    """M codebooks, each for what those before it left over (Juang & Gray 1982; SoundStream: Zeghidour et al. 2021).
+
+    Args:
+        num_quantizers: M, the number of stages.
+        quantize_dropout: in training, the share of samples (entries of x's first axis) that go through only the first
+            m stages, m drawn from 1 to M: one model for every bitrate (SoundStream, sec. III-C).
+        beam_size: how many candidate paths the search through the stages keeps; 1: the nearest at each stage.
+        others: as for VectorQuantizer, for every stage.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int,
+        num_quantizers: int,
+        *,
+        quantize_dropout: float = 0.0,
+        beam_size: int = 1,
+        channel_dim: int = -1,
+        commitment_weight: float = 0.25,
+        codebook_update: CodebookUpdate = "ema",
+        decay: float = 0.99,
+        dead_code_threshold: float = 0.1,
+    ) -> None:
+        super().__init__(
+            dim,
+            codebook_size,
+            num_quantizers,
+            channel_dim,
+            commitment_weight,
+            codebook_update,
+            decay,
+            dead_code_threshold,
+        )
+        check_range(quantize_dropout, "quantize_dropout", 0, 1)
+        check_whole(beam_size, "beam_size")
+        self.num_quantizers = num_quantizers
+        self.quantize_dropout = quantize_dropout
+        self.beam_size = beam_size
+
+    @property
+    def codebooks(self) -> Tensor:
+        """A copy of all codewords, (M, K, dim)."""
+        return torch.stack([stage.vectors for stage in self.stages])
+
+    def forward(self, x: Tensor, num_quantizers: int | None = None) -> QuantizerOutput:
+        """Quantize x, of any shape with size dim along channel_dim, with the first `num_quantizers` stages (or all).
+
+        Raises TypeError or ValueError for bad input.
+        """
+        rows, shape = self._to_rows(x)
+        indices = self._search(rows.detach(), num_quantizers, self.beam_size)
+        if self.training and self.quantize_dropout > 0:
+            indices = self._drop(indices, num_samples=shape[0] if shape else 1)
+
+        # Each stage sees a residual without gradient. One straight-through, at the end, goes around them all.
+        residual = rows.detach()
+        quantized = torch.zeros_like(residual)
+        residual_sum = torch.zeros_like(residual)
+        squared_error = residual.new_zeros(())
+        for stage, index in zip(self.stages, indices.unbind(-1), strict=False):
+            chosen = stage.lookup(index)
+            error = (residual - chosen) * (index >= 0).unsqueeze(-1)
+            if self.training:
+                stage.update(residual, error.detach(), index)
+            residual = error.detach()
+            quantized += chosen.detach()
+            residual_sum += residual
+            squared_error = squared_error + error.square().sum()
+
+        # Stage m's commitment term is ‖rₘ₊₁‖², rₘ₊₁ = x − (a constant). Its gradient is 2 rₘ₊₁: Σ rₘ₊₁ carries all M.
+        scale = 1 / (self.dim * (indices >= 0).sum())
+        codebook_loss = scale * squared_error
+        commitment_loss = with_gradient(codebook_loss, rows, 2 * scale * residual_sum)
+
+        quantized = self._from_rows(straight_through(rows, quantized), shape)
+        return self._output(quantized, indices.view(*shape, -1), codebook_loss, commitment_loss)
+
+    def encode(self, x: Tensor, num_quantizers: int | None = None, beam_size: int | None = None) -> Tensor:
+        """Indices of the codewords whose sum is close to each vector: x → int64, (*x's shape without channels, M)."""
+        rows, shape = self._to_rows(x)
+        beam_size = self.beam_size if beam_size is None else beam_size
+        return self._search(rows.detach(), num_quantizers, beam_size).view(*shape, -1)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """The sum of the codewords with these indices, laid out like x.
+
+        The last axis holds the stages, 1 to M of them: any prefix of what `encode` gave. Index −1 skips a stage.
+        """
+        check_indices(indices, -1, self.codebook_size - 1)
+        if indices.ndim == 0 or indices.shape[-1] > self.num_quantizers:
+            raise ValueError(
+                f"indices must have 1 to {self.num_quantizers} stages along the last axis, "
+                f"got shape {tuple(indices.shape)}"
+            )
+        quantized = torch.zeros_like(self.stages[0].lookup(indices[..., 0]))
+        for stage, index in zip(self.stages, indices.unbind(-1), strict=False):
+            quantized = quantized + stage.lookup(index)
+        return quantized.movedim(-1, self.channel_dim)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> "ResidualVectorQuantizer":
+        """Start each codebook at the k-means of the residuals that the stages before it leave of x, ≥ K vectors."""
+        rows, _ = self._to_rows(x)
+        residuals = rows.unsqueeze(1)  # (N, beam, dim)
+        for stage in self.stages:
+            stage.fit(residuals.flatten(0, 1))
+            residuals, _, _ = self._continue(residuals, stage, self.beam_size)
+        return self
+
+    def _search(self, rows: Tensor, num_quantizers: int | None, beam_size: int) -> Tensor:
+        """(N, dim) → (N, M): at each stage the codeword nearest to the residual, or the best of `beam_size` paths."""
+        num_quantizers = self.num_quantizers if num_quantizers is None else num_quantizers
+        check_whole(num_quantizers, "num_quantizers", high=self.num_quantizers)
+        check_whole(beam_size, "beam_size")
+        stages = self.stages[:num_quantizers]
+        if beam_size > 1:
+            return self._beam_search(rows, stages, beam_size)
+        indices = []
+        for stage in stages:
+            indices.append(nearest(rows, stage.vectors))
+            rows = rows - stage.lookup(indices[-1])
+        return torch.stack(indices, -1)
+
+    def _beam_search(self, rows: Tensor, stages: nn.ModuleList, beam_size: int) -> Tensor:
+        """Keep the `beam_size` paths with the smallest residual so far; the best of the last stage wins."""
+        residuals = rows.unsqueeze(1)  # (N, beam, dim)
+        paths = torch.empty(len(rows), 1, 0, dtype=torch.int64, device=rows.device)  # (N, beam, stages so far)
+        for stage in stages:
+            residuals, parent, index = self._continue(residuals, stage, beam_size)
+            paths = torch.cat([paths.take_along_dim(parent, 1), index], -1)
+        return paths[:, 0]
+
+    @staticmethod
+    def _continue(residuals: Tensor, stage: Codebook, beam_size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One stage of the beam: (N, B, dim) → residuals (N, beam, dim), the path each continues, its codeword."""
+        parent, index = nearest_ways(residuals, stage.vectors, beam_size)
+        parent = parent.unsqueeze(-1)
+        return residuals.take_along_dim(parent, 1) - stage.lookup(index), parent, index.unsqueeze(-1)
+
+    def _drop(self, indices: Tensor, num_samples: int) -> Tensor:
+        """−1 for the stages after the m-th, with m = M for most samples and random for a share `quantize_dropout`."""
+        num_quantizers = indices.shape[-1]
+        kept = torch.randint(1, num_quantizers + 1, (num_samples,), device=indices.device)
+        drops = torch.rand(num_samples, device=indices.device) < self.quantize_dropout
+        kept = torch.where(drops, kept, num_quantizers).repeat_interleave(len(indices) // num_samples)
+        stage = torch.arange(num_quantizers, device=indices.device)
+        return indices.masked_fill(stage >= kept.unsqueeze(-1), -1)

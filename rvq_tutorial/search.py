@@ -1,0 +1,109 @@
+"""Nearest-codeword search: every trick for speed lives here, and nowhere else.
+
+To rank codewords, ‖x − c‖² can be replaced by ½‖c‖² − x·c: expand the square, leave out ‖x‖² (the same for every
+codeword), halve the rest. What remains is one matrix product. Around it:
+
+- A few rows at a time, in one reused buffer: the whole (N, K) table of distances never exists.
+- The codebook's mean is first taken off both sides. Far from the origin, float32 would round the differences away.
+- torch's argmin walks along a row one number at a time, its amin takes sixteen. So: amin of every block of 64 columns,
+  then argmin inside the best block.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCK = 64
+MANY_CODEWORDS = 256  # from here on, blocks pay
+BUFFER = 2**21  # scores at a time: 8 MB, which a CPU keeps in its cache
+ACCELERATOR_BUFFER = 2**26
+
+
+def nearest(x: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the nearest codeword by Euclidean distance: (..., dim), (K, dim) → (...), int64.
+
+    Searches in float32 at least, whatever the inputs' types and autocast say. The choice has no gradient.
+    """
+    return _nearest(x.detach().reshape(-1, x.shape[-1]), codebook.detach()).view(x.shape[:-1])
+
+
+def nearest_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[Tensor, Tensor]:
+    """The best ways to quantize any of B residuals: (N, B, dim), (K, dim) → parent, index: (N, beam), best first.
+
+    A way pairs a residual (its `parent`, 0 to B − 1) with a codeword (its `index`); the best leaves the smallest
+    ‖residual − codeword‖. Where only B·K < `beam_size` ways exist, all are returned.
+    """
+    ways = _nearest_ways(residuals.detach(), codebook.detach(), beam_size)
+    return ways // len(codebook), ways % len(codebook)
+
+
+# As operators of their own, the loops below are one opaque step to torch.compile and torch.export.
+
+
+@torch.library.custom_op("rvq_tutorial::nearest", mutates_args=())
+def _nearest(x: Tensor, codebook: Tensor) -> Tensor:
+    indices = x.new_empty(len(x), dtype=torch.int64)
+    in_blocks = len(codebook) >= MANY_CODEWORDS
+    for rows, _, scores in _scores(x, codebook, columns=BLOCK if in_blocks else 1):
+        indices[rows] = _block_argmin(scores) if in_blocks else scores.argmin(1)
+    return indices
+
+
+@torch.library.custom_op("rvq_tutorial::nearest_ways", mutates_args=())
+def _nearest_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> Tensor:
+    num, width, _ = residuals.shape
+    beam_size = min(beam_size, width * len(codebook))
+    ways = residuals.new_empty(num, beam_size, dtype=torch.int64)
+    for rows, x, scores in _scores(residuals.flatten(0, 1), codebook, group=width):
+        scores += x.square().sum(1, keepdim=True) / 2  # between different residuals, their own norm counts too
+        samples = slice(rows.start // width, rows.stop // width)
+        ways[samples] = scores.view(-1, width * len(codebook)).topk(beam_size, largest=False).indices
+    return ways
+
+
+@_nearest.register_fake
+def _(x: Tensor, codebook: Tensor) -> Tensor:
+    return x.new_empty(len(x), dtype=torch.int64)
+
+
+@_nearest_ways.register_fake
+def _(residuals: Tensor, codebook: Tensor, beam_size: int) -> Tensor:
+    num, width, _ = residuals.shape
+    return residuals.new_empty(num, min(beam_size, width * len(codebook)), dtype=torch.int64)
+
+
+def _scores(x: Tensor, codebook: Tensor, columns: int = 1, group: int = 1) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield some rows, x there with the mean taken off, and the scores ½‖c‖² − x·c of those rows.
+
+    The number of columns is a multiple of `columns` (the extra ones are +inf), that of the rows of `group`.
+    The scores live in one buffer, which the next step overwrites.
+    """
+    dtype = torch.promote_types(torch.promote_types(x.dtype, codebook.dtype), torch.float32)
+    codebook = codebook.to(dtype)
+    mean = codebook.mean(0)
+    codebook = codebook - mean
+    half_norms = codebook.square().sum(1) / 2
+
+    extra = -len(codebook) % columns
+    half_norms = F.pad(half_norms, (0, extra), value=torch.inf)
+    transposed = F.pad(codebook, (0, 0, 0, extra)).t().contiguous()
+
+    buffer_size = BUFFER if x.device.type == "cpu" else ACCELERATOR_BUFFER
+    step = max(1, buffer_size // (len(half_norms) * group)) * group
+    buffer = half_norms.new_empty(min(step, len(x)), len(half_norms))
+    for start in range(0, len(x), step):
+        rows = slice(start, min(start + step, len(x)))
+        centred = x[rows].to(dtype) - mean
+        out = buffer[: len(centred)]
+        yield rows, centred, torch.addmm(half_norms, centred, transposed, alpha=-1, out=out)
+
+
+def _block_argmin(scores: Tensor) -> Tensor:
+    """argmin(1) of a (rows, columns) table whose columns come in whole blocks."""
+    num_blocks = scores.shape[1] // BLOCK
+    blocks = scores.view(-1, BLOCK)
+    best = blocks.amin(1).view(-1, num_blocks).argmin(1)
+    first_of_row = torch.arange(0, len(blocks), num_blocks, device=scores.device)
+    return best * BLOCK + blocks.index_select(0, first_of_row + best).argmin(1)

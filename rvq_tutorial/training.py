@@ -1,0 +1,144 @@
+"""One training loop for every autoencoder of the course."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from rvq_tutorial.arguments import check_vectors, check_whole
+from rvq_tutorial.models import VQVAE
+
+START_IMAGES = 256  # encoded before the first step, to start the codebooks from
+WARM_UP = 0.1  # share of the steps in which the learning rate rises
+
+
+class Measurement(NamedTuple):
+    """What one training step saw of its batch."""
+
+    loss: float  # what the optimizer made smaller
+    psnr: float  # dB
+    quantizer_loss: float
+
+
+class History(Mapping[str, list[float]]):
+    """The measurements of a training run so far, by name: `history["psnr"]` has one entry for each step."""
+
+    def __init__(self) -> None:
+        self.measurements: list[Measurement] = []
+
+    def __getitem__(self, name: str) -> list[float]:
+        if name not in Measurement._fields:
+            raise KeyError(name)
+        return [getattr(measurement, name) for measurement in self.measurements]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(Measurement._fields)
+
+    def __len__(self) -> int:
+        return len(Measurement._fields)
+
+    @property
+    def steps(self) -> int:
+        """How many steps were measured."""
+        return len(self.measurements)
+
+    def __repr__(self) -> str:
+        last = f", last: {self.measurements[-1]}" if self.measurements else ""
+        return f"History({self.steps} steps{last})"
+
+
+def fit(
+    model: VQVAE,
+    images: Tensor,
+    *,
+    steps: int,
+    batch_size: int = 32,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    on_step: Callable[[History], None] | None = None,
+) -> History:
+    """Train the model on random batches of the images; it comes back in eval mode, on the device where it was.
+
+    The codebooks start from k-means on what the encoder gives. The loss is the reconstruction's mean squared error
+    over the images' variance, so that it does not depend on their contrast (as in the code of van den Oord et al.
+    2017), plus the quantizer's own loss. Adam's learning rate rises for a tenth of the steps, then falls to nothing
+    along a cosine (Loshchilov & Hutter 2017).
+
+    Interrupt it whenever you like: the model keeps what it has learned, the history what was measured.
+
+    Args:
+        images: (N, C, H, W), values in [0, 1].
+        steps: number of batches.
+        seed: fixes the batches and the quantizer's random choices; torch's own random state is left as it was.
+        device: where to train; by default a CUDA GPU where there is one.
+        on_step: called with the history after every step, for instance to draw it.
+
+    Raises:
+        TypeError, ValueError: an argument is out of range, or the images don't suit the model; nothing has changed.
+    """
+    check_vectors(images, "images")
+    check_whole(steps, "steps")
+    check_whole(batch_size, "batch_size")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be above zero, got {learning_rate}")
+
+    home = next(model.parameters()).device
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    history = History()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        try:
+            model.to(device)
+            _start_codebooks(model, images)
+            model.train()
+            _train(model, images, steps, batch_size, learning_rate, on_step, history)
+            model.eval()
+        except KeyboardInterrupt:
+            model.eval()
+            print(f"Stopped after {history.steps} of {steps} steps; the model keeps what it has learned.")
+        finally:
+            model.to(home)
+    return history
+
+
+@torch.no_grad()
+def _start_codebooks(model: VQVAE, images: Tensor) -> None:
+    model.quantizer.fit(model.encoder(_random_batch(model, images, START_IMAGES)))
+
+
+def _train(model, images, steps, batch_size, learning_rate, on_step, history) -> None:
+    variance = images.var().item()
+    optimizer = torch.optim.Adam(model.parameters(), learning_rate, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, steps))
+    with tqdm(range(steps), desc="Training", unit="step", file=sys.stdout) as bar:
+        for _ in bar:
+            batch = _random_batch(model, images, batch_size)
+            output = model(batch)
+            error = F.mse_loss(output.reconstruction, batch)
+            loss = error / variance + output.loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+            psnr = -10 * math.log10(error.item())
+            history.measurements.append(Measurement(loss.item(), psnr, output.loss.item()))
+            bar.set_postfix_str(f"loss {loss.item():.3f}, PSNR {psnr:.1f} dB", refresh=False)
+            if on_step:
+                on_step(history)
+
+
+def _random_batch(model: VQVAE, images: Tensor, size: int) -> Tensor:
+    batch = images[torch.randint(len(images), (size,))]
+    return batch.to(next(model.parameters()).device)
+
+
+def _learning_rate_factor(step: int, steps: int) -> float:
+    done = (step + 1) / (steps + 1)
+    return min(1, done / WARM_UP) * (1 + math.cos(math.pi * done)) / 2

@@ -1,0 +1,220 @@
+import base64
+import io
+import itertools
+import re
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.text import Text
+from PIL import Image
+
+from rvq_tutorial import plots
+
+generator = torch.Generator().manual_seed(0)
+POINTS = torch.randn(200, 2, generator=generator)
+CODEBOOK = torch.randn(16, 2, generator=generator)
+CODEBOOKS = torch.stack([torch.randn(16, 2, generator=generator) / 3**stage for stage in range(8)])
+PHOTOS = torch.rand(5, 3, 40, 64, generator=generator)
+RATES = np.array([1.0, 2.0, 4.0, 8.0])
+LOSSES = {"train": [1 / (step + 1) for step in range(300)], "held_out": [1.1 / (step + 1) for step in range(300)]}
+
+PICTURES = {
+    "voronoi": lambda: plots.voronoi(POINTS, CODEBOOK),
+    "voronoi, one codeword": lambda: plots.voronoi(POINTS, CODEBOOK[:1]),
+    "voronoi, all codewords equal": lambda: plots.voronoi(POINTS, CODEBOOK[:1].expand(4, 2)),
+    "voronoi, arrows": lambda: plots.voronoi(POINTS, 4 * CODEBOOK, arrows=0.1 * POINTS, title="Gradients"),
+    "gradient field": lambda: plots.gradient_field(POINTS, 4 * CODEBOOK, 0.25),
+    "residual stages, 1 of 1": lambda: plots.residual_stages(POINTS, CODEBOOKS[:1], 1),
+    "residual stages, 3 of 4": lambda: plots.residual_stages(POINTS, CODEBOOKS[:4], 3),
+    "residual stages, 8 of 8": lambda: plots.residual_stages(1e-3 * POINTS, 1e-3 * CODEBOOKS, 8),
+    "curve": lambda: plots.curve(LOSSES),
+    "curve, log": lambda: plots.curve(LOSSES, log=True, title="Training", ylabel="mean squared error"),
+    "curve, one step": lambda: plots.curve({"loss": [1.0], "psnr": []}),
+    "rate–distortion": lambda: plots.rate_distortion(
+        {"greedy": (RATES, [4.0**-RATES, 5.0**-RATES]), "beam 16": (RATES, 4.1**-RATES)},
+        bound=(RATES, 4.0**-RATES),
+        title="How close to the limit?",
+    ),
+    "bars": lambda: plots.bars({"residual": 0.05, "one big codebook": [0.02, 0.03]}, label="squared error"),
+    "bars below zero": lambda: plots.bars({"a": -1.0, "b": [-2.0, -4.0]}, label="change in dB"),
+    "code usage": lambda: plots.code_usage(torch.arange(512)),
+    "code usage, one code": lambda: plots.code_usage(torch.tensor([3])),
+    "photos": lambda: plots.photo_row(PHOTOS, ["original", *(f"{m} stages\n2{m}.5 dB" for m in (1, 2, 4, 8))]),
+    "photos, long titles": lambda: plots.photo_row(PHOTOS, [40 * "long "] + 4 * ["short"]),
+}
+
+
+@pytest.fixture(params=PICTURES)
+def figure(request):
+    return PICTURES[request.param]()
+
+
+def drawn_texts(figure, monkeypatch):
+    """The texts that reach the canvas, after layout: tick labels outside the axes, for one, never do."""
+    drawn = []
+    draw = Text.draw
+    with monkeypatch.context() as patch:
+        patch.setattr(Text, "draw", lambda text, *a, **k: (drawn.append(text), draw(text, *a, **k)))
+        figure.canvas.draw()
+    return [text for text in dict.fromkeys(drawn) if text.get_visible() and text.get_text().strip()]
+
+
+def test_says_what_it_shows(figure):
+    assert len(figure.alt) > 20
+    assert len(figure.caption) > 5
+    assert "nan" not in figure.caption.lower()
+
+
+def test_no_text_is_cut_off_or_covers_another(figure, monkeypatch):
+    boxes = [(text.get_text(), text.get_window_extent()) for text in drawn_texts(figure, monkeypatch)]
+    assert boxes
+    for text, box in boxes:
+        assert box.x0 >= -1, f"{text!r} is cut off on the left"
+        assert box.y0 >= -1, f"{text!r} is cut off at the bottom"
+        assert box.x1 <= figure.bbox.x1 + 1, f"{text!r} is cut off on the right"
+        assert box.y1 <= figure.bbox.y1 + 1, f"{text!r} is cut off at the top"
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        apart = a.x1 <= b.x0 + 1 or b.x1 <= a.x0 + 1 or a.y1 <= b.y0 + 1 or b.y1 <= a.y0 + 1
+        assert apart, f"{one!r} and {other!r} overlap"
+
+
+def test_text_is_large_enough_to_read(figure, monkeypatch):
+    assert all(text.get_fontsize() >= 9 for text in drawn_texts(figure, monkeypatch))
+
+
+def test_fits_a_notebook(figure, request):
+    widest = np.inf if "long titles" in request.node.name else 900
+    assert figure.get_size_inches()[0] * plots.CSS_DPI <= widest
+
+
+def test_png_is_the_picture_at_twice_its_size():
+    figure = plots.curve(LOSSES)
+    picture = Image.open(io.BytesIO(figure.png()))
+    assert picture.format == "PNG"
+    assert picture.size == (1600, 680)
+    assert np.asarray(picture).std() > 5
+
+
+def test_shows_itself_with_alternative_text_and_caption():
+    figure = plots.Figure(2.0, 1.0, alt='A "small" <picture>', caption="a < b & c")
+    bundle = figure._repr_mimebundle_()
+    assert bundle["text/plain"] == 'A "small" <picture>'
+    assert 'alt="A &quot;small&quot; &lt;picture&gt;" width="200" height="100"' in bundle["text/html"]
+    assert "<figcaption>a &lt; b &amp; c</figcaption>" in bundle["text/html"]
+    assert still(figure).size == (400, 200)
+
+
+def still(figure):
+    source = re.search(r'src="data:image/png;base64,([^"]+)"', figure._repr_mimebundle_()["text/html"])
+    return Image.open(io.BytesIO(base64.b64decode(source[1])))
+
+
+def test_still_of_a_chart_is_small_and_looks_the_same():
+    figure = plots.gradient_field(POINTS, CODEBOOK, 0.25)
+    full = np.asarray(Image.open(io.BytesIO(figure.png())), float)
+    picture = still(figure)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    assert len(buffer.getvalue()) < 100_000
+    assert np.abs(np.asarray(picture.convert("RGB"), float) - full).mean() < 0.5
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 40, 64), (2, 3, 33, 7), (1, 3, 1, 1), (3, 3, 600, 400)])
+def test_photos_are_exact_to_the_pixel(shape):
+    photos = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    figure = plots.photo_row(photos, [f"photo {i}" for i in range(len(photos))])
+    canvas = np.asarray(still(figure).convert("RGB"))
+    for axes, photo in zip(figure.axes, photos, strict=True):
+        box = axes.get_window_extent()
+        left, right, top, bottom = (round(x) for x in (box.x0, box.x1, len(canvas) - box.y1, len(canvas) - box.y0))
+        scale = (right - left) // photo.shape[2]
+        expected = (photo.permute(1, 2, 0).numpy() * 255).repeat(scale, 0).repeat(scale, 1)
+        assert np.abs(canvas[top:bottom, left:right] - expected).max() <= 1
+
+
+def test_residual_stages_keep_their_size_whatever_is_used():
+    sizes = {len(plots.residual_stages(POINTS, CODEBOOKS, m).axes) for m in (1, 2, 4, 8)}
+    assert sizes == {9}
+    assert len({tuple(plots.residual_stages(POINTS, CODEBOOKS, m).get_size_inches()) for m in (1, 2, 4, 8)}) == 1
+
+
+def test_captions_tell_the_measured_numbers():
+    corners = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
+    points = torch.tensor([[0.0, 1.0], [0.0, -1.0], [2.0, 1.0], [2.0, 1.0]])
+    assert "2 of the 2 codewords are used; the mean squared error per dimension is 0.5." in (
+        plots.voronoi(points, corners).caption
+    )
+    far = torch.tensor([[50.0, 50.0]])
+    field = plots.gradient_field(points, torch.cat([corners, far]), 0.25).caption
+    assert "mean of its cell: 0.5 away on average; 1 of the 3 are unused" in field
+    assert "by 0.25 on average" in field
+    assert "from 1.5 to 0.5 in one stage." in plots.residual_stages(points, corners.unsqueeze(0), 1).caption
+    assert "Perplexity 2 of at most 4; 2 codewords are never" in plots.code_usage(torch.tensor([5, 0, 5, 0])).caption
+    assert "train goes from 1 to 0.00333" in plots.curve(LOSSES).caption
+    assert "0.02 ± 0.01" in plots.bars({"a": [0.01, 0.03]}, label="error").caption
+
+
+def test_arrows_are_the_negative_gradients_of_the_two_losses():
+    points, codebook = POINTS.clone().requires_grad_(), CODEBOOK.clone().requires_grad_()
+    indices = torch.cdist(points, codebook).argmin(1)
+    error = (points - codebook[indices]).square().sum() / 2
+    by_point, by_codeword = torch.autograd.grad(error, [points, codebook])
+    counts = torch.bincount(indices, minlength=len(codebook))
+    of_points, of_codewords = arrows(plots.gradient_field(points, codebook, 0.7))
+    used = counts > 0
+    assert torch.allclose(of_points, -0.7 * by_point, atol=1e-5)
+    assert torch.allclose(of_codewords, (-by_codeword / counts.unsqueeze(1))[used], atol=1e-5)
+
+
+def arrows(figure):
+    quivers = [artist for artist in figure.axes[0].collections if hasattr(artist, "U")]
+    return [torch.from_numpy(np.stack([q.U, q.V], 1)).float() for q in quivers]
+
+
+def test_cells_are_those_of_the_nearest_codeword():
+    axes = plots.voronoi(POINTS, CODEBOOK).axes[0]
+    borders = next(artist for artist in axes.collections if hasattr(artist, "get_segments")).get_segments()
+    middles = torch.tensor(np.stack([border.mean(0) for border in borders])).float()
+    distances = torch.cdist(middles, CODEBOOK).sort(dim=1).values
+    inside = middles.abs().amax(1) < 100
+    assert inside.sum() > 16
+    assert torch.allclose(distances[inside, 0], distances[inside, 1], rtol=1e-3)
+
+
+def test_line_names_are_spread_apart_and_stay_in_order():
+    heights = plots._spread([0.1, 0.11, 0.12, 0.9, 1.0], 0.1)
+    assert np.diff(heights).min() >= 0.1 - 1e-9
+    assert 0 <= heights[0] < heights[-1] <= 1
+
+
+def test_uses_neither_pyplot_nor_the_readers_style():
+    import matplotlib as mpl
+
+    with mpl.rc_context({"font.size": 30, "axes.spines.top": True}):
+        figure = plots.curve(LOSSES)
+        assert mpl.rcParams["font.size"] == 30
+    assert not figure.axes[0].spines["top"].get_visible()
+    assert figure.axes[0].xaxis.label.get_fontsize() == 10
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (
+            lambda: plots.voronoi(POINTS[:, :1], CODEBOOK),
+            r"points must be in the plane, \(N, 2\), got shape \(200, 1\)",
+        ),
+        (lambda: plots.voronoi(POINTS, CODEBOOK / 0), "codebook must be finite"),
+        (lambda: plots.voronoi(POINTS, CODEBOOK, arrows=POINTS[:0]), "arrows must not be empty"),
+        (lambda: plots.residual_stages(POINTS, CODEBOOKS, 9), "num_quantizers must be 1 to 8, .* got 9"),
+        (lambda: plots.residual_stages(POINTS, CODEBOOKS, 0), "num_quantizers must be 1 to 8, .* got 0"),
+        (lambda: plots.curve({"loss": []}), "history must hold at least one value"),
+        (lambda: plots.code_usage(torch.zeros(4)), r"counts must be \(K,\) and not all zero"),
+        (lambda: plots.photo_row(PHOTOS[0], ["one"]), r"images must be \(n, 3, H, W\) with n titles"),
+        (lambda: plots.photo_row(PHOTOS, ["one"]), "with n titles, got .* and 1"),
+    ],
+)
+def test_bad_input_gets_one_clear_sentence(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()

@@ -1,0 +1,70 @@
+"""What the project's own files promise each other: one address, one list of dependencies, links that lead somewhere."""
+
+import re
+import subprocess
+import sys
+
+import yaml
+from editions import NOTEBOOKS, ROOT, project, repository
+from packaging.requirements import Requirement
+from rewrite_links import rewritten
+
+README = ROOT / "README.md"
+GENERATED = {README, *NOTEBOOKS.glob("*.ipynb")}
+CONDA_NAMES = {"pytorch": "torch", "playwright-python": "playwright"}
+
+
+def _texts() -> dict:
+    """Every file of the repository that is text, also those not yet committed."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [ROOT / name for name in names.split("\0") if (ROOT / name).is_file()]
+    contents = {path: path.read_bytes() for path in paths}
+    return {path: content.decode() for path, content in contents.items() if b"\0" not in content}
+
+
+def test_environment_and_pyproject_name_the_same_dependencies() -> None:
+    extras = project()["optional-dependencies"]
+    wanted = {"python" + project()["requires-python"], *project()["dependencies"], *extras["lab"], *extras["test"]}
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    assert conda[-1] == {"pip": ["-e ."]}
+    found = [Requirement(name) for name in conda[:-1] if name != "pip"]
+    for requirement in found:
+        requirement.name = CONDA_NAMES.get(requirement.name, requirement.name)
+    assert {str(requirement) for requirement in found} == {str(Requirement(name)) for name in wanted}
+
+
+def test_every_link_to_the_repository_is_the_one_in_pyproject() -> None:
+    for path in GENERATED:
+        text = path.read_text(encoding="utf-8")
+        assert text == rewritten(text), f"{path.name}: run tools/rewrite_links.py"
+
+
+def test_every_notebook_has_its_own_badge_and_installs_this_repository() -> None:
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        text = path.read_text(encoding="utf-8")
+        assert f"colab.research.google.com/github/{repository()}/blob/main/notebooks/{path.name})" in text
+        assert f"git+https://github.com/{repository()}" in text
+
+
+def test_the_address_stands_nowhere_else() -> None:
+    owner, name = repository().split("/")
+    address = re.compile(rf"(github\.com|/github|/gh)/({owner}/[\w-]+|[\w-]+/{name}\b)", re.IGNORECASE)
+    for path, text in _texts().items():
+        found = {match[2] for match in address.finditer(text)}
+        allowed = {repository()} if path in GENERATED | {ROOT / "pyproject.toml"} else set()
+        assert found <= allowed, f"{path.relative_to(ROOT)} has a hard-coded address: {found - allowed}"
+
+
+def test_the_readme_links_to_what_exists_and_to_every_notebook() -> None:
+    links = re.findall(r"\]\(([^)#\s]+)|(?:src|href)=\"([^\"#]+)\"", README.read_text(encoding="utf-8"))
+    local = {link for pair in links for link in pair if link and not re.match(r"\w+:", link)}
+    assert not [link for link in local if not (ROOT / link).exists()]
+    assert {f"notebooks/{path.name}" for path in NOTEBOOKS.glob("*.ipynb")} <= local
+
+
+def test_importing_the_package_imports_nothing_slow() -> None:
+    slow = {"matplotlib", "ipywidgets", "skimage", "torchvision"}
+    script = f"import sys, rvq_tutorial; print(*sorted({slow} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""

@@ -1,0 +1,148 @@
+import itertools
+
+import ipywidgets
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+
+from rvq_tutorial import plots, widgets
+
+CHOICES = {"num_quantizers": [1, 2, 4, 8], "commitment_weight": [0.25, 1.0]}
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(autouse=True)
+def shell():
+    """What is displayed goes through IPython, as in a notebook."""
+    yield InteractiveShell.instance()
+    InteractiveShell.clear_instance()
+
+
+def picture(num_quantizers, commitment_weight):
+    figure = plots.bars({"bits": float(num_quantizers), "weight": commitment_weight}, label="a < b")
+    figure.alt = f"Bars for {num_quantizers} and {commitment_weight}."
+    return figure
+
+
+def shown(explorer):
+    _, image, words = explorer.box.children[-3:]
+    return image.value, words.value
+
+
+def test_every_reachable_combination_shows_its_own_picture_and_words():
+    explorer = widgets.explore(picture, **CHOICES)
+    seen = {}
+    for values in explorer.sweep():
+        png, words = shown(explorer)
+        expected = picture(**values)
+        assert png == expected.png()
+        assert f'aria-label="{expected.alt}"' in words
+        assert expected.caption.replace("<", "&lt;") in words
+        seen[tuple(values.values())] = png
+    assert list(seen) == list(itertools.product(*CHOICES.values()))
+    assert len(set(seen.values())) == 8
+
+
+def test_moving_a_slider_draws_nothing_anew():
+    calls = []
+
+    def counted(**values):
+        calls.append(values)
+        return picture(**values)
+
+    explorer = widgets.explore(counted, **CHOICES)
+    assert len(calls) == 8
+    for _ in explorer.sweep():
+        pass
+    assert len(calls) == 8
+
+
+def test_sliders_start_in_the_middle_with_readable_names_and_values():
+    explorer = widgets.explore(picture, **CHOICES)
+    assert explorer.values == {"num_quantizers": 4, "commitment_weight": 1.0}
+    sliders = list(explorer.sliders.values())
+    assert list(explorer.box.children[:2]) == sliders
+    assert [slider.description for slider in sliders] == ["quantizers M", "commitment weight β"]
+    assert [label for label, _ in sliders[1].options] == ["0.25", "1"]
+    assert explorer.figure.alt == "Bars for 4 and 1.0."
+
+
+def test_the_picture_is_shown_at_its_own_width():
+    explorer = widgets.explore(picture, **CHOICES)
+    assert explorer.box.children[-2].width == "800"
+
+
+def test_shows_live_sliders_and_a_still_where_no_kernel_runs(shell):
+    explorer = widgets.explore(picture, **CHOICES)
+    explorer.sliders["num_quantizers"].value = 8
+    with capture_output() as captured:
+        shell.display_formatter.format(explorer)
+    (output,) = captured.outputs
+    assert output.data[VIEW]["model_id"] == explorer.box.model_id
+    assert output.data["text/html"] == picture(8, 1.0)._repr_mimebundle_()["text/html"]
+    assert output.data["text/plain"] == "Bars for 8 and 1.0."
+
+
+def test_an_error_in_any_picture_is_raised():
+    def broken(size):
+        if size == 3:
+            raise RuntimeError("no picture of 3")
+        return picture(size, 1.0)
+
+    with pytest.raises(RuntimeError, match="no picture of 3"):
+        widgets.explore(broken, size=[1, 2, 3])
+
+
+@pytest.mark.parametrize("choices", [{}, {"size": []}])
+def test_choices_must_hold_values(choices):
+    with pytest.raises(ValueError, match="choices must give every argument at least one value"):
+        widgets.explore(picture, **choices)
+
+
+def train(steps, draw):
+    history = {"loss": [], "psnr": []}
+    for step in range(steps):
+        history["loss"].append(1 / (step + 1))
+        history["psnr"].append(20.0 + step)
+        draw(history)
+
+
+def test_a_live_curve_moves_in_place_and_leaves_the_whole_history_as_a_still(monkeypatch):
+    monkeypatch.setattr(widgets, "SECONDS_BETWEEN_PICTURES", 0.0)
+    image, pictures = ipywidgets.Image(), []
+    image.observe(lambda change: pictures.append(change.new), "value")
+    monkeypatch.setattr(widgets, "_image", lambda: image)
+    with capture_output() as captured, widgets.live_curve("loss", log=True) as draw:
+        train(3, draw)
+    assert len(set(pictures)) == 3
+    live, still = captured.outputs
+    assert live.data[VIEW]["model_id"] == image.model_id
+    assert VIEW not in still.data
+    assert "From step 1 to 3, loss goes from 1 to 0.333." in still.data["text/html"]
+
+
+def test_a_live_curve_draws_seldom_but_ends_complete():
+    with capture_output() as captured, widgets.live_curve("psnr", ylabel="PSNR (dB)") as draw:
+        train(50, draw)
+    live, still = captured.outputs
+    assert "From step 1 to 1," in live.data["text/html"]
+    assert "From step 1 to 50, psnr goes from 20 to 69." in still.data["text/html"]
+
+
+def test_a_live_curve_that_is_interrupted_keeps_its_picture():
+    with capture_output() as captured, pytest.raises(KeyboardInterrupt), widgets.live_curve("loss") as draw:
+        train(5, draw)
+        raise KeyboardInterrupt
+    assert "From step 1 to 5," in captured.outputs[-1].data["text/html"]
+
+
+def test_a_live_curve_without_a_step_shows_nothing():
+    with capture_output() as captured, widgets.live_curve("loss"):
+        pass
+    assert captured.outputs == []
+
+
+def test_needs_only_core_widgets():
+    explorer = widgets.explore(picture, **CHOICES)
+    parts = {type(part) for part in [explorer.box, *explorer.box.children]}
+    assert parts == {ipywidgets.VBox, ipywidgets.SelectionSlider, ipywidgets.Image, ipywidgets.HTML}

@@ -1,0 +1,196 @@
+"""Build the notebooks people open from their sources, and tell where the two disagree.
+
+python tools/build_notebooks.py                  execute every source, write notebooks/NN_topic.ipynb
+python tools/build_notebooks.py 04_residual_vq   the same for one of them
+python tools/build_notebooks.py --check          execute nothing; fail where a notebook isn't its source's
+python tools/build_notebooks.py --solved DIR     write the solved edition into DIR, not executed
+"""
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from itertools import zip_longest
+from pathlib import Path
+
+import nbformat
+from editions import NOTEBOOKS, ROOT, RUN_TIME, SourceError, learner_edition, solved_edition, topics
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SECONDS_PER_CELL = 300
+REMEDY = "run `make notebooks`."
+
+
+class Disagreement(ValueError):
+    """A notebook that may not be committed; the message names it and its first wrong cell."""
+
+
+def build(topic: str) -> None:
+    """Execute the learner's edition; write it with its outputs and the run time that was measured."""
+    notebook = learner_edition(topic)
+    metadata = deepcopy(notebook.metadata)  # the kernel adds its own
+    client = NotebookClient(
+        notebook,
+        timeout=SECONDS_PER_CELL,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(NOTEBOOKS)}},
+        record_timing=False,
+        store_widget_state=False,
+    )
+    start = time.monotonic()
+    client.execute()
+    seconds = time.monotonic() - start
+    notebook.metadata = metadata
+    notebook.cells[0].source = notebook.cells[0].source.replace(RUN_TIME, _rounded(seconds))
+    for cell in _code_cells(notebook):
+        cell.outputs = [_still(output) for output in _joined(cell.outputs)]
+    _refuse_faults(topic, notebook)
+    _write(notebook, NOTEBOOKS / f"{topic}.ipynb")
+    print(f"{topic}: executed in {seconds:.0f} s")
+
+
+def check(topic: str) -> None:
+    """Raise `Disagreement` unless the committed notebook is its source's, with outputs fit to be seen."""
+    expected, path = learner_edition(topic), NOTEBOOKS / f"{topic}.ipynb"
+    if not path.exists():
+        raise Disagreement(f"{topic}: notebooks/{topic}.ipynb is missing; {REMEDY}")
+    notebook = nbformat.read(path, as_version=4)
+    for number, (cell, wanted) in enumerate(zip_longest(notebook.cells, expected.cells), 1):
+        if cell is None or wanted is None or not _agree(cell, wanted):
+            start = (wanted or cell).source.partition("\n")[0]
+            raise Disagreement(f"{topic}: cell {number} ({start!r}) differs from its source; {REMEDY}")
+    if notebook.metadata != expected.metadata:
+        raise Disagreement(f"{topic}: the notebook's metadata is not what the build writes; {REMEDY}")
+    _refuse_faults(topic, notebook)
+
+
+def _agree(cell: NotebookNode, wanted: NotebookNode) -> bool:
+    """Whether both cells are the same, outputs and the measured run time apart."""
+    source = re.escape(wanted.source).replace(re.escape(RUN_TIME), r"about \d+ (seconds|minutes)")
+    same = all(cell[key] == wanted[key] for key in ("id", "cell_type", "metadata"))
+    return same and re.fullmatch(source, cell.source) is not None
+
+
+def _refuse_faults(topic: str, notebook: NotebookNode) -> None:
+    """Raise `Disagreement` at the first cell whose outputs a reader should not be given."""
+    for number, cell in enumerate(notebook.cells, 1):
+        for fault in _faults(cell):
+            start = cell.source.partition("\n")[0]
+            raise Disagreement(f"{topic}: cell {number} ({start!r}) {fault}")
+    if not any(cell.outputs for cell in _code_cells(notebook)):
+        raise Disagreement(f"{topic}: the notebook has no outputs; {REMEDY}")
+
+
+def _faults(cell: NotebookNode) -> Iterator[str]:
+    if cell.cell_type == "code" and cell.execution_count is None:
+        yield f"was never executed; {REMEDY}"
+    for output in cell.get("outputs", []):
+        data = output.get("data", {})
+        text = output.get("text") or data.get("text/plain", "")
+        if output.output_type == "error":
+            yield f"fails: {output.ename}: {output.evalue}"
+        if output.get("name") == "stderr":
+            yield f"writes to stderr, which is noise to a reader:\n{text}"
+        if WIDGET in data:
+            yield "shows a widget without a picture or HTML: nothing is seen where no kernel runs."
+        if any(kind.startswith("image/") for kind in data) and " alt=" not in data.get("text/html", ""):
+            yield "shows a picture without HTML that gives it an alt text."
+        if re.search(r" at 0x[0-9a-f]+>", text):
+            yield f"shows an object's address, another one in every run: {text[:80]}"
+        for path in (ROOT, Path.home()):
+            if re.search(rf"{re.escape(str(path))}\b", text):
+                yield f"shows a path of this machine, {path}."
+
+
+def _still(output: NotebookNode) -> NotebookNode:
+    """The output without its widget where a picture or HTML remains to be seen."""
+    data = output.get("data", {})
+    if any(kind.startswith("image/") or kind == "text/html" for kind in data):
+        data.pop(WIDGET, None)
+    return output
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """The outputs with neighbouring pieces of one stream joined, as a terminal would finally show them."""
+    joined = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and joined[-1].get("name") == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    for output in joined:
+        if output.output_type == "stream":
+            output.text = "\n".join(_overwritten(line) for line in output.text.split("\n"))
+    return joined
+
+
+def _overwritten(line: str) -> str:
+    """What is left of a line whose carriage returns each start it over."""
+    shown = ""
+    for text in line.split("\r"):
+        shown = text + shown[len(text) :]
+    return shown.rstrip() if "\r" in line else shown
+
+
+def _rounded(seconds: float) -> str:
+    if seconds > 90:
+        return f"about {round(seconds / 60)} minutes"
+    return f"about {max(5, 5 * round(seconds / 5))} seconds"
+
+
+def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _write(notebook: NotebookNode, path: Path) -> None:
+    """Write beside the old file, then rename: whoever reads finds the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    nbformat.write(notebook, beside)
+    os.replace(beside, path)
+
+
+def _orphans() -> Iterator[str]:
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        if path.stem not in topics():
+            yield f"{path.stem}: notebooks/{path.name} has no source in notebooks/sources."
+
+
+def _complaint(action: Callable[[str], None], topic: str) -> str | None:
+    try:
+        action(topic)
+    except (SourceError, Disagreement) as error:
+        return str(error)
+    except CellExecutionError as error:
+        return f"{topic}: a cell failed.\n{error}"
+    return None
+
+
+def main() -> None:
+    """Do to each topic what the command line says; print every complaint and exit with 1 if there is one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("topics", nargs="*", metavar="NN_topic", help="which notebooks; all if none is named")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--check", action="store_true", help="execute nothing, only compare")
+    mode.add_argument("--solved", type=Path, metavar="DIR", help="write the solved edition into DIR")
+    arguments = parser.parse_args()
+
+    def write_solved(topic: str) -> None:
+        _write(solved_edition(topic), arguments.solved / f"{topic}.ipynb")
+
+    action = check if arguments.check else write_solved if arguments.solved else build
+    complaints = [_complaint(action, topic) for topic in arguments.topics or topics()]
+    if arguments.check and not arguments.topics:
+        complaints += _orphans()
+    if complaints := [complaint for complaint in complaints if complaint]:
+        sys.exit("\n".join(complaints))
+
+
+if __name__ == "__main__":
+    main()

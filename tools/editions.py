@@ -1,0 +1,127 @@
+"""From a notebook's source to its two editions: the learner's, with stubs, and the teacher's, solved."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import jupytext
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+SOURCES = NOTEBOOKS / "sources"
+RUN_TIME = "{{run_time}}"
+
+BADGE = (
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/{repository}/blob/main/notebooks/{topic}.ipynb)"
+)
+BOOTSTRAP = """\
+# On Colab this installs the course's package. Where it is already installed, it does nothing.
+from importlib.util import find_spec
+
+if find_spec("rvq_tutorial") is None:
+    %pip install -q --no-deps git+https://github.com/{repository}"""
+
+SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION$", re.MULTILINE | re.DOTALL)
+MARKER = re.compile(r"^ *### (BEGIN|END) SOLUTION\n?", re.MULTILINE)
+
+
+class SourceError(ValueError):
+    """A source that can't become a notebook; the message names the topic and the fault."""
+
+
+def topics() -> list[str]:
+    """Every topic that has a source, in the order of the course."""
+    return sorted(path.stem for path in SOURCES.glob("[0-9][0-9]_*.py"))
+
+
+def project() -> dict:
+    """The table `[project]` of pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def repository() -> str:
+    """Owner and name on GitHub, from the one place where the address stands: `[project.urls]`."""
+    return project()["urls"]["Repository"].removeprefix("https://github.com/").rstrip("/")
+
+
+def learner_edition(topic: str) -> NotebookNode:
+    """What a learner opens, not yet executed: stubs, folded hints, folded solutions."""
+    notebook = _assembled(topic)
+    cells = notebook.cells
+    for index, cell in enumerate(cells):
+        if not _tagged(cell, "exercise"):
+            continue
+        if not SOLUTION.search(cell.source):
+            raise SourceError(f"{topic}: this exercise has no solution between its markers:\n{cell.source}")
+        if index + 1 == len(cells) or not _tagged(cells[index + 1], "hint"):
+            raise SourceError(f"{topic}: no cell tagged 'hint' follows this exercise:\n{cell.source}")
+        solution = f"```python\n{_without_markers(cell.source)}\n```"
+        cell.source = SOLUTION.sub(r"\1...  # your code here", cell.source)
+        cells[index + 1].source += "\n\n" + _folded("Solution", solution)
+    return notebook
+
+
+def solved_edition(topic: str) -> NotebookNode:
+    """The same notebook with every exercise solved, for teachers and tests; not executed."""
+    notebook = _assembled(topic)
+    for cell in notebook.cells:
+        if _tagged(cell, "exercise"):
+            cell.source = _without_markers(cell.source)
+    notebook.cells[0].source = notebook.cells[0].source.replace(RUN_TIME, "a minute or two")
+    return notebook
+
+
+def _assembled(topic: str) -> NotebookNode:
+    """The source's cells, its hints folded, with the badge and the bootstrap cell."""
+    source = SOURCES / f"{topic}.py"
+    if not source.exists():
+        raise SourceError(f"{topic}: no such source; there are {', '.join(topics()) or 'none'}.")
+    notebook = jupytext.read(source)
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    first, rest = notebook.cells[0], notebook.cells[1:]
+    title, _, opening = first.source.partition("\n")
+    if first.cell_type != "markdown" or not title.startswith("# "):
+        raise SourceError(f"{topic}: the first cell must be markdown and start with '# ', the title.")
+    _identify(notebook.cells)
+    for cell in notebook.cells:
+        cell.metadata = {key: cell.metadata[key] for key in ("tags",) if key in cell.metadata}
+        if _tagged(cell, "hint"):
+            cell.source = _folded("Hint", cell.source)
+    badge = BADGE.format(repository=repository(), topic=topic)
+    first.source = f"{title}\n\n{badge}\n\n{opening.lstrip()}".rstrip()
+    bootstrap = new_code_cell(BOOTSTRAP.format(repository=repository()), id="bootstrap")
+    notebook.cells = [first, bootstrap, *rest]
+    return notebook
+
+
+def _tagged(cell: NotebookNode, tag: str) -> bool:
+    return tag in cell.metadata.get("tags", [])
+
+
+def _without_markers(source: str) -> str:
+    return MARKER.sub("", source).rstrip()
+
+
+def _folded(summary: str, text: str) -> str:
+    # Without the blank lines the text inside would not be read as markdown.
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
+def _identify(cells: list[NotebookNode]) -> None:
+    """Give ids made from the text: building twice gives the same ones, and an edit changes one."""
+    seen = set()
+    for cell in cells:
+        digest = hashlib.sha256(cell.source.encode()).hexdigest()
+        cell.id = next(part for n in range(len(digest)) if (part := digest[n : n + 8]) not in seen)
+        seen.add(cell.id)
