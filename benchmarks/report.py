@@ -1,0 +1,62 @@
+"""Measurements as a table for reading and a plot for looking."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+@dataclass
+class Section:
+    """What one measurement gave: for each work a value for each contender, ours among them."""
+
+    title: str
+    unit: str  # "ms", "MB", or "" for numbers that are no cost
+    values: dict[str, dict[str, float]]  # work → contender → value
+    digits: int = 1
+
+
+def table(section: Section) -> str:
+    """A markdown table; behind each peer's cost stands how many times ours it is."""
+    contenders = list(dict.fromkeys(name for row in section.values.values() for name in row))
+    unit = f" ({section.unit})" if section.unit else ""
+    lines = [
+        f"\n### {section.title}{unit}\n",
+        "| | " + " | ".join(contenders) + " |",
+        "|---|" + "---|" * len(contenders),
+    ]
+    for work, row in section.values.items():
+        cells = [_cell(section, row, name) for name in contenders]
+        lines.append(f"| {work} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(section: Section, row: dict[str, float], name: str) -> str:
+    if name not in row:
+        return ""
+    value = f"{row[name]:.{section.digits}f}" if section.unit else f"{row[name]:.3g}"
+    compared = section.unit and name != "ours"
+    return f"{value} ({row[name] / row['ours']:.2f} ×)" if compared else value
+
+
+def plot(sections: list[Section], path: Path) -> None:
+    """Horizontal bars, one panel a section with costs: how many times ours each peer takes."""
+    sections = [section for section in sections if section.unit]
+    heights = [sum(len(row) for row in section.values.values()) + len(section.values) for section in sections]
+    figure = Figure(figsize=(8, 0.22 * sum(heights) + 0.6 * len(sections)), layout="constrained")
+    axes = figure.subplots(len(sections), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for axis, section in zip(axes, sections, strict=True):
+        labels, ratios, colours = [], [], []
+        for work, row in section.values.items():
+            for name, value in row.items():
+                labels.append(f"{work}: {name}")
+                ratios.append(value / row["ours"])
+                colours.append("#0072B2" if name == "ours" else "#999999")
+        axis.barh(range(len(labels)), ratios, color=colours)
+        axis.set_yticks(range(len(labels)), labels, fontsize=8)
+        axis.invert_yaxis()
+        axis.set_xscale("log")
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.set_title(f"{section.title}: times ours", fontsize=9, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
