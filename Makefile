@@ -9,11 +9,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 ALLOW_ROOT := $(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
+OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 
 .PHONY: lab test notebooks bench browser
 
-lab: $(VENV)/.has-lab $(VENV)/share/jupyter/lab/settings/overrides.json
-	$(BIN)/jupyter lab $(ALLOW_ROOT) README.md
+lab: $(VENV)/.has-lab $(OVERRIDES)
+	$(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
 
 # Every notebook runs twice in its own kernel, as the learner gets it and solved, and once more in a browser.
 test: browser
@@ -27,6 +28,7 @@ test: browser
 
 notebooks: $(VENV)/.has-test
 	$(BIN)/python tools/build_notebooks.py
+	$(BIN)/python tools/rewrite_links.py
 
 bench: $(VENV)/.has-bench
 	$(BIN)/python -m benchmarks
@@ -41,18 +43,20 @@ $(VENV)/.has-lab: EXTRAS := lab
 $(VENV)/.has-test: EXTRAS := lab,test
 $(VENV)/.has-bench: EXTRAS := lab,test,bench
 
-# pip names each package as it fetches it; the rest of what it says is of no use to a learner.
+# Of all that pip says a learner wants to see only that it goes on: the names of what it fetches.
+NAMES := awk '/^Collecting/ { sub(/[^[:alnum:]_.-].*/, "", $$2); printf "%s ", $$2; fflush() } \
+              /^Installing/ { print "\nUnpacking …"; fflush() }'
+
 $(VENV)/.has-%: pyproject.toml | $(BIN)/pip
 	@echo "Installing into $(VENV); the first time this takes some minutes, most of them for PyTorch."
-	@set -o pipefail; PYTHONUNBUFFERED=1 $(BIN)/pip install --disable-pip-version-check -e ".[$(EXTRAS)]" \
-	| awk '/^Collecting/ { printf "%s ", $$2; fflush() } /^Installing/ { print "\nUnpacking …"; fflush() }'
+	@set -o pipefail; PYTHONUNBUFFERED=1 $(BIN)/pip install --disable-pip-version-check -e ".[$(EXTRAS)]" | $(NAMES)
 	@touch $@
 
-$(VENV)/share/jupyter/lab/settings/overrides.json: tools/overrides.json $(VENV)/.has-lab
+$(OVERRIDES): tools/overrides.json | $(VENV)/.has-lab
 	@mkdir -p $(@D) && cp $< $@
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-	|| { echo "The course needs Python 3.10 or newer as $(PYTHON); name another: make lab PYTHON=python3.12"; exit 1; }
+	|| { echo "The course needs Python 3.10 or newer. If you have one: make lab PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
-	|| { rm -rf $(VENV); echo "$(PYTHON) has no venv; on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+	|| { rm -rf $(VENV); echo "$(PYTHON) has no venv. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }

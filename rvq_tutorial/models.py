@@ -39,7 +39,7 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int = 3, dim: int = 64, *, width: int = 128, stride: int = 8, num_blocks: int = 3
+        self, in_channels: int = 3, dim: int = 64, *, width: int = 64, stride: int = 8, num_blocks: int = 3
     ) -> None:
         super().__init__()
         _check_sizes(in_channels, dim, width, stride, num_blocks)
@@ -64,7 +64,7 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, out_channels: int = 3, dim: int = 64, *, width: int = 128, stride: int = 8, num_blocks: int = 3
+        self, out_channels: int = 3, dim: int = 64, *, width: int = 64, stride: int = 8, num_blocks: int = 3
     ) -> None:
         super().__init__()
         _check_sizes(out_channels, dim, width, stride, num_blocks)

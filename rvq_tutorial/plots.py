@@ -91,7 +91,7 @@ class Figure(matplotlib.figure.Figure):
         source = base64.b64encode(_encode(pixels, optimize=True)).decode()
         width, height = (round(inches * CSS_DPI) for inches in self.get_size_inches())
         picture = (
-            f'<figure style="margin: 0"><img alt="{html.escape(self.alt)}" width="{width}" height="{height}" '
+            f'<figure style="margin: 0; max-width: {max(width, 560)}px"><img alt="{html.escape(self.alt)}" width="{width}" height="{height}" '
             f'src="data:image/png;base64,{source}"><figcaption>{html.escape(self.caption)}</figcaption></figure>'
         )
         return {"text/html": picture, "text/plain": self.alt}
@@ -170,6 +170,40 @@ def gradient_field(points: Tensor, codebook: Tensor, commitment_weight: float) -
     _draw_codewords(axes, codebook, used, label="codeword, pulled by the codebook loss")
     _draw_arrows(axes, codebook[used], means[used], "codeword", width=0.006)
     figure.legend(loc="lower left")
+    return figure
+
+
+@in_house_style
+def codeword_paths(points: Tensor, path: Tensor) -> Figure:
+    """The way each codeword went through the plane, and the cells where they ended.
+
+    points: (N, 2), on which the errors in the caption are measured. path: (T, K, 2), the codebook at T moments.
+    """
+    points = _in_plane(points, "points")
+    path = torch.stack([_in_plane(codebook, "path") for codebook in path])
+    start, end = path[0], path[-1]
+    errors = [(points - codebook[nearest(points, codebook)]).square().mean() for codebook in (start, end)]
+    indices, lengths = nearest(points, end), path.diff(dim=0).norm(dim=2).sum(0)
+    used = _used(indices, len(end))
+    still = (lengths < 1e-3 * (start.amax() - start.amin())).sum()
+    figure = Figure(
+        5.6,
+        5.9,
+        alt=f"{len(points)} points in the plane and the paths of {len(end)} codewords, from a random start to where "
+        "the points are.",
+        caption=f"From the small circles to the crosses: the mean squared error per dimension falls from "
+        f"{errors[0]:.2g} to {errors[1]:.2g}. {still} of the {len(end)} codewords hardly moved; {(~used).sum()} are "
+        "not used at the end.",
+    )
+    axes = _place(figure, 0.6, 0.65, 4.9, 4.9)
+    axes.set_title(f"{len(end)} codewords on their way")
+    _draw_cells(axes, torch.cat([points, start]), end)
+    _draw_points(axes, points, "data", label="data")
+    ways = path.transpose(0, 1).numpy()
+    axes.add_collection(LineCollection(ways, colors=COLORS["codeword"], linewidths=1.2, zorder=3), autolim=False)
+    axes.scatter(*start.numpy().T, s=16, facecolors="white", edgecolors=COLORS["codeword"], label="start", zorder=4)
+    _draw_codewords(axes, end, used)
+    figure.legend(loc="lower left", ncols=4)
     return figure
 
 
@@ -411,6 +445,70 @@ def code_usage(counts: Tensor, *, title: str = "") -> Figure:
     uniform = axes.plot([0.5, size + 0.5], [1 / size] * 2, "--", color=COLORS["bound"], linewidth=1.0)[0]
     axes.xaxis.get_major_locator().set_params(integer=True)
     _label_ends(axes, {"uniform use": uniform})
+    return figure
+
+
+@in_house_style
+def staircase(codebook: Tensor, x: float, target: float) -> Figure:
+    """A lookup among numbers, and the loss (x̂ − target)² behind it: as they are, and as straight-through has them.
+
+    codebook: (K,). Straight-through treats x̂ as x + a constant, the one that is right at x.
+    """
+    codebook = codebook.detach().cpu().float().sort().values
+    low, high = codebook.min().item() - 0.75, codebook.max().item() + 0.75
+    grid = torch.linspace(low, high, 2001)
+    steps = codebook[nearest(grid[:, None], codebook[:, None])]
+    chosen = codebook[(codebook - x).abs().argmin()].item()
+    slope = 2 * (chosen - target)
+    figure = Figure(
+        8.0,
+        4.0,
+        alt=f"Left, the lookup among {len(codebook)} numbers, a staircase, and a line of slope 1 through its value at "
+        f"x = {x:g}. Right, the squared error behind each of the two.",
+        caption=f"At x = {x:g} the lookup gives {chosen:g}, and so does everything near by: both slopes are 0. "
+        f"Straight-through takes the lookup for x {chosen - x:+.2g}, the dashed line; then the slope of the loss "
+        f"(x̂ − {target:g})² is 2 ({chosen:g} − {target:g}) = {slope:.2g}.",
+    )
+    panels = {"x̂": lambda y: y, "loss": lambda y: (y - target) ** 2}
+    colors = COLORS["codeword"], SERIES_COLORS[0]
+    for i, (name, of) in enumerate(panels.items()):
+        axes = _place(figure, 0.65 + 4.05 * i, 0.95, 3.2, 2.8)
+        axes.set(xlabel="x", xlim=(low, high), ylim=((low, high), (-0.15, (high - low) ** 2 / 3))[i])
+        axes.set_title(name)
+        borders = steps.diff() != 0
+        real = of(steps).numpy().copy()
+        real[1:][borders.numpy()] = np.nan  # a jump has no value in between
+        axes.plot(grid, real, color=colors[0], solid_capstyle="butt", label="the lookup")
+        axes.plot(grid, of(grid + chosen - x), "--", color=colors[1], linewidth=1.4, label="what is pretended")
+        axes.plot(x, of(chosen), MARKERS["codeword"], color=colors[0], markeredgecolor="white", markersize=11, zorder=4)
+    figure.legend(*axes.get_legend_handles_labels(), loc="lower left", ncols=2)
+    return figure
+
+
+@in_house_style
+def gradient_check(autograd: Tensor, differences: Mapping[str, Tensor]) -> Figure:
+    """Slopes measured by finite differences against those that autograd gives: where both agree, on the diagonal.
+
+    autograd: a gradient, of any shape. differences: name -> slopes of the same shape.
+    """
+    autograd = autograd.detach().cpu().double().flatten().numpy()
+    differences = {name: d.detach().cpu().double().flatten().numpy() for name, d in differences.items()}
+    far = {name: np.abs(slopes - autograd).max() for name, slopes in differences.items()}
+    figure = Figure(
+        8.0,
+        4.0,
+        alt=f"Finite differences of {', '.join(map(_plain, differences))} against autograd's gradient.",
+        caption="On the diagonal both agree. Largest distance from it: "
+        + "; ".join(f"{_plain(name)} {distance:.2g}" for name, distance in far.items())
+        + ".",
+    )
+    axes = figure.subplots()
+    axes.set(xlabel="autograd, with straight-through", ylabel="finite differences")
+    axes.axline((0, 0), slope=1, color=COLORS["bound"], linewidth=0.8, linestyle=":")
+    for rank, (name, slopes) in enumerate(differences.items()):
+        style = _series_style(name, rank) | {"markersize": 7, "alpha": 0.8, "linestyle": "none"}
+        axes.plot(autograd, slopes, label=_plain(name), **style)
+    axes.legend()
     return figure
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from rvq_tutorial import metrics
 from rvq_tutorial.arguments import check_vectors, check_whole
 from rvq_tutorial.models import VQVAE
 
@@ -57,7 +58,7 @@ def fit(
     images: Tensor,
     *,
     steps: int,
-    batch_size: int = 32,
+    batch_size: int = 16,
     learning_rate: float = 2e-3,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -87,6 +88,9 @@ def fit(
     check_whole(batch_size, "batch_size")
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be above zero, got {learning_rate}")
+    variance = images.var().item()
+    if variance == 0:
+        raise ValueError("images must differ in some value, got the same one everywhere")
 
     home = next(model.parameters()).device
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -97,7 +101,7 @@ def fit(
             model.to(device)
             _start_codebooks(model, images)
             model.train()
-            _train(model, images, steps, batch_size, learning_rate, on_step, history)
+            _train(model, images, variance, steps, batch_size, learning_rate, on_step, history)
             model.eval()
         except KeyboardInterrupt:
             model.eval()
@@ -112,22 +116,20 @@ def _start_codebooks(model: VQVAE, images: Tensor) -> None:
     model.quantizer.fit(model.encoder(_random_batch(model, images, START_IMAGES)))
 
 
-def _train(model, images, steps, batch_size, learning_rate, on_step, history) -> None:
-    variance = images.var().item()
+def _train(model, images, variance, steps, batch_size, learning_rate, on_step, history) -> None:
     optimizer = torch.optim.Adam(model.parameters(), learning_rate, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, steps))
     with tqdm(range(steps), desc="Training", unit="step", file=sys.stdout) as bar:
         for _ in bar:
             batch = _random_batch(model, images, batch_size)
             output = model(batch)
-            error = F.mse_loss(output.reconstruction, batch)
-            loss = error / variance + output.loss
+            loss = F.mse_loss(output.reconstruction, batch) / variance + output.loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
 
-            psnr = -10 * math.log10(error.item())
+            psnr = metrics.psnr(output.reconstruction, batch)
             history.measurements.append(Measurement(loss.item(), psnr, output.loss.item()))
             bar.set_postfix_str(f"loss {loss.item():.3f}, PSNR {psnr:.1f} dB", refresh=False)
             if on_step:

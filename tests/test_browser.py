@@ -133,7 +133,7 @@ def page(browser: Browser) -> Iterator[Page]:
     context.set_default_timeout(MINUTE)
     page = context.new_page()
     yield page
-    page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
+    page.evaluate("window.jupyterapp?.serviceManager.sessions.shutdownAll()")
     context.close()
 
 
@@ -150,7 +150,7 @@ def test_a_notebook_runs_and_each_of_its_sliders_changes_a_picture(notebook: Pat
     page.goto(f"{lab}/doc/tree/notebooks/{notebook.name}?reset")
     page.wait_for_function(READY)
     page.evaluate(RUN_ALL)
-    page.wait_for_function(DONE, timeout=5 * MINUTE)
+    page.wait_for_function(DONE, timeout=10 * MINUTE)
     assert page.evaluate(ERRORS) == []
     assert page.locator(".jp-OutputArea-output img:not([alt]):not(.widget-image)").count() == 0
     _keep(page, notebook.stem)

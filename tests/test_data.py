@@ -40,11 +40,11 @@ def test_photos_match_the_packages_that_ship_them():
 
 
 def test_photos_come_from_the_wheels_without_a_network(tmp_path):
-    """In a process that can't open a socket and has no cache."""
+    """In a process that can't connect to anything and has no cache."""
     script = """
 import socket, sys
-def refuse(*args, **kwargs): raise AssertionError("photos() opened a socket")
-socket.socket = refuse
+def refuse(*args, **kwargs): raise AssertionError("photos() used the network")
+socket.socket.connect = refuse
 from rvq_tutorial import data
 assert len(data.photos().train) + len(data.photos().held_out) == 10
 assert data.photos() is data.photos()
@@ -77,24 +77,16 @@ def test_the_seed_fixes_the_crops_and_leaves_torchs_own_state_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_held_out_crops_come_from_held_out_photos():
-    """A crop at full size, not flipped, lies in its photo pixel by pixel; none lies in a training photo."""
-    train, held_out = (_patches(photos) for photos in data.photos())
-    crops = data.photo_crops(16, 60, split="held_out")
-    corners = {crop[:, :2, :2].numpy().tobytes() for crop in crops}
-    assert len(corners & held_out) >= 5
-    train_crops = data.photo_crops(16, 60, split="train")
-    assert len({crop[:, :2, :2].numpy().tobytes() for crop in train_crops} & train) >= 5
-    assert not any(_lies_in(crop, photo) for crop in crops[:6] for photo in data.photos().train.values())
+def test_crops_come_from_all_photos_of_their_split_alike(monkeypatch):
+    shades = {split: {str(i): torch.full((3, 40, 30), 0.1 * i + start) for i in range(3)} for split, start in SHADES}
+    monkeypatch.setattr(data, "photos", lambda: data.Photos(**shades))
+    for split, start in SHADES:
+        crops = data.photo_crops(16, 30, split=split)
+        assert [round(10 * (crop.mean().item() - start)) for crop in crops].count(1) == 10
+        assert start - 0.01 < crops.min() and crops.max() < start + 0.21
 
 
-def _patches(photos):
-    """The bytes of every 2 x 2 patch."""
-    return {
-        patch.numpy().tobytes()
-        for photo in photos.values()
-        for patch in photo.unfold(1, 2, 1).unfold(2, 2, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3, 2, 2)
-    }
+SHADES = [("train", 0.1), ("held_out", 0.6)]
 
 
 @pytest.mark.parametrize(
@@ -109,3 +101,191 @@ def _patches(photos):
 def test_bad_crop_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         data.photo_crops(*arguments)
+
+
+def test_crops_differ_in_scale_and_are_flipped():
+    """Of a picture that grows brighter to the right, crops at half the scale grow twice as fast, flipped ones fall."""
+    ramp = torch.linspace(0, 1, 100).expand(3, 100, 100)
+    generator = torch.Generator().manual_seed(0)
+    pyramid = data._pyramid(ramp, 16)
+    slopes = {
+        round(float(c[0, 8, 9] - c[0, 8, 8]) * 99, 1)
+        for c in (data._random_crop(pyramid, 16, generator) for _ in range(60))
+    }
+    assert slopes == {1.0, 1.4, 2.0, -1.0, -1.4, -2.0}
+
+
+# Toy sets
+
+
+@pytest.mark.parametrize("name", ["gaussian", "blobs", "moons", "ring", "spiral"])
+def test_toy_sets(name):
+    points = data.toy(name, 1000, seed=1)
+    assert points.shape == (1000, 2) and points.dtype == torch.float32
+    assert torch.equal(points, data.toy(name, 1000, seed=1))
+    assert not torch.equal(points, data.toy(name, 1000, seed=2))
+    assert points.mean(0).norm() < 0.35 and 0.3 < points.std() < 1.2
+
+
+def test_an_unknown_toy_set_is_named():
+    with pytest.raises(ValueError, match=r"name must be one of 'gaussian', .*, got 'square'"):
+        data.toy("square", 10)
+    with pytest.raises(ValueError, match="n must be a whole number"):
+        data.toy("ring", 0)
+
+
+# torchvision's sets: small files in the true format, from a server on this machine
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Serves `server.files`, goes on where a client asks, and hangs up after `server.hang_up_after` bytes."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = server.files[self.path.lstrip("/")]
+            start = int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1]) if server.resumes else 0
+            server.requests.append((self.path.lstrip("/"), start))
+            self.send_response(206 if server.resumes else 200)
+            self.send_header("Content-Length", len(content) - start)
+            self.end_headers()
+            self.wfile.write(content[start:][: server.hang_up_after])
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.files, server.requests, server.resumes, server.hang_up_after = {}, [], True, None
+    server.url = f"http://127.0.0.1:{server.server_port}/"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def _md5(content):
+    return hashlib.md5(content).hexdigest()
+
+
+@pytest.fixture
+def fashion(server, monkeypatch):
+    """FashionMNIST of five training and three test images, in IDX format (http://yann.lecun.com/exdb/mnist)."""
+    from torchvision import datasets
+
+    images = {}
+    resources = []
+    for half, count in [("train", 5), ("t10k", 3)]:
+        images[half] = np.random.default_rng(count).integers(0, 256, (count, 28, 28), np.uint8)
+        sizes = np.array([count, 28, 28], ">i4").tobytes()
+        contents = {
+            f"{half}-images-idx3-ubyte.gz": bytes([0, 0, 8, 3]) + sizes + images[half].tobytes(),
+            f"{half}-labels-idx1-ubyte.gz": bytes([0, 0, 8, 1]) + sizes[:4] + bytes(count),
+        }
+        for name, content in contents.items():
+            server.files[name] = gzip.compress(content, mtime=0)
+            resources.append((name, _md5(server.files[name])))
+    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [server.url])
+    monkeypatch.setattr(datasets.FashionMNIST, "resources", resources)
+    return {half: torch.tensor(pixels)[:, None].float() / 255 for half, pixels in images.items()}
+
+
+@pytest.fixture
+def cifar(server, monkeypatch, tmp_path):
+    """CIFAR10 of ten training and two test images (https://www.cs.toronto.edu/~kriz/cifar.html)."""
+    from torchvision.datasets import CIFAR10
+
+    files, images = {}, {}
+    for number, name in enumerate([name for name, _ in CIFAR10.train_list + CIFAR10.test_list]):
+        images[name] = np.random.default_rng(number).integers(0, 256, (2, 3072), np.uint8)
+        files[name] = pickle.dumps({"data": images[name], "labels": [0, 1]})
+    files["batches.meta"] = pickle.dumps({"label_names": ["a", "b"]})
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    archive = tmp_path / CIFAR10.filename
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, arcname=CIFAR10.base_folder)
+
+    server.files[CIFAR10.filename] = archive.read_bytes()
+    monkeypatch.setattr(CIFAR10, "url", server.url + CIFAR10.filename)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", _md5(server.files[CIFAR10.filename]))
+    for part in ("train_list", "test_list"):
+        monkeypatch.setattr(CIFAR10, part, [[name, _md5(files[name])] for name, _ in getattr(CIFAR10, part)])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": _md5(files["batches.meta"])})
+    pixels = torch.tensor(np.concatenate(list(images.values()))).view(-1, 3, 32, 32).float() / 255
+    return {"train": pixels[:10], "held_out": pixels[10:]}
+
+
+def test_fashion_mnist_is_downloaded_once(fashion, server, tmp_path, capsys):
+    images = data.torchvision_images("FashionMNIST", 4, root=tmp_path)
+    assert torch.equal(images, fashion["train"][:4])
+    assert len(server.requests) == 4
+    assert torch.equal(data.torchvision_images("FashionMNIST", 3, "held_out", root=tmp_path), fashion["t10k"])
+    assert len(server.requests) == 4
+    assert not capsys.readouterr().err
+
+
+def test_cifar10(cifar, tmp_path):
+    assert torch.equal(data.torchvision_images("CIFAR10", 10, root=tmp_path / "cache"), cifar["train"])
+    assert torch.equal(data.torchvision_images("CIFAR10", 2, "held_out", root=tmp_path / "cache"), cifar["held_out"])
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_an_interrupted_download_goes_on_or_starts_again(fashion, server, tmp_path, capsys, resumes):
+    server.hang_up_after = 1000
+    server.resumes = resumes
+    crops = data.torchvision_images("FashionMNIST", 2, root=tmp_path)
+    assert "could not be downloaded (the connection broke off after 1000 of" in capsys.readouterr().out
+    assert crops.shape == (2, 1, 28, 28)
+
+    server.hang_up_after = None
+    assert torch.equal(data.torchvision_images("FashionMNIST", 5, root=tmp_path), fashion["train"])
+    starts = [start for name, start in server.requests if name == "train-images-idx3-ubyte.gz"]
+    assert starts == ([0, 1000] if resumes else [0, 0])
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_damaged_download_is_thrown_away(fashion, server, tmp_path, capsys):
+    name = "train-images-idx3-ubyte.gz"
+    whole = server.files[name]
+    server.files[name] = whole[:-1] + b"?"
+    data.torchvision_images("FashionMNIST", 2, root=tmp_path)
+    assert "(train-images-idx3-ubyte.gz arrived damaged)" in capsys.readouterr().out
+    server.files[name] = whole
+    assert torch.equal(data.torchvision_images("FashionMNIST", 5, root=tmp_path), fashion["train"])
+
+
+def test_an_unpacking_that_was_cut_short_is_done_again(fashion, server, tmp_path):
+    data.torchvision_images("FashionMNIST", 5, root=tmp_path)
+    for unpacked in (tmp_path / "FashionMNIST" / "raw").glob("*-ubyte"):
+        unpacked.write_bytes(unpacked.read_bytes()[:-3])
+    assert torch.equal(data.torchvision_images("FashionMNIST", 5, root=tmp_path), fashion["train"])
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(("name", "shape"), [("FashionMNIST", (6, 1, 28, 28)), ("CIFAR10", (6, 3, 32, 32))])
+def test_without_a_network_photos_stand_in(monkeypatch, tmp_path, capsys, name, shape):
+    from torchvision import datasets
+
+    with socket.socket() as closed:  # a port that nobody listens at
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+        monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [url])
+        monkeypatch.setattr(datasets.CIFAR10, "url", url + "cifar.tar.gz")
+        images = data.torchvision_images(name, 6, root=tmp_path)
+    assert images.shape == shape and images.min() >= 0 and images.max() <= 1
+    said = capsys.readouterr()
+    assert re.fullmatch(rf"{name} could not be downloaded \(.+\); using crops of the photographs instead.\n", said.out)
+    assert not said.err
+
+
+def test_bad_torchvision_arguments_are_named(fashion, tmp_path):
+    with pytest.raises(ValueError, match="name must be 'FashionMNIST' or 'CIFAR10', got 'MNIST'"):
+        data.torchvision_images("MNIST")
+    with pytest.raises(ValueError, match="split must be"):
+        data.torchvision_images("CIFAR10", split="test")
+    with pytest.raises(ValueError, match="n must be at most 5, the number of images in FashionMNIST"):
+        data.torchvision_images("FashionMNIST", 6, root=tmp_path)

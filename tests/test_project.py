@@ -29,9 +29,9 @@ def test_environment_and_pyproject_name_the_same_dependencies() -> None:
     conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     assert conda[-1] == {"pip": ["-e ."]}
     found = [Requirement(name) for name in conda[:-1] if name != "pip"]
-    for requirement in found:
-        requirement.name = CONDA_NAMES.get(requirement.name, requirement.name)
-    assert {str(requirement) for requirement in found} == {str(Requirement(name)) for name in wanted}
+    assert {(CONDA_NAMES.get(each.name, each.name), each.specifier) for each in found} == {
+        (each.name, each.specifier) for each in map(Requirement, wanted)
+    }
 
 
 def test_every_link_to_the_repository_is_the_one_in_pyproject() -> None:

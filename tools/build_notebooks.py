@@ -42,6 +42,7 @@ def build(topic: str) -> None:
         resources={"metadata": {"path": str(NOTEBOOKS)}},
         record_timing=False,
         store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],
     )
     start = time.monotonic()
     client.execute()
