@@ -20,6 +20,7 @@ from scipy.spatial import Voronoi
 from torch import Tensor
 
 from rvq_tutorial.arguments import check_vectors
+from rvq_tutorial.metrics import psnr
 from rvq_tutorial.search import nearest
 
 # One meaning a colour, through the whole course: Okabe and Ito's palette, safe for colour-blind readers.
@@ -91,8 +92,10 @@ class Figure(matplotlib.figure.Figure):
         source = base64.b64encode(_encode(pixels, optimize=True)).decode()
         width, height = (round(inches * CSS_DPI) for inches in self.get_size_inches())
         picture = (
-            f'<figure style="margin: 0; max-width: {max(width, 560)}px"><img alt="{html.escape(self.alt)}" width="{width}" height="{height}" '
-            f'src="data:image/png;base64,{source}"><figcaption>{html.escape(self.caption)}</figcaption></figure>'
+            f'<figure style="margin: 0; max-width: {max(width, 560)}px">'
+            f'<img alt="{html.escape(self.alt)}" width="{width}" height="{height}" '
+            f'src="data:image/png;base64,{source}">'
+            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
         )
         return {"text/html": picture, "text/plain": self.alt}
 
@@ -400,6 +403,31 @@ def rate_distortion(
 
 
 @in_house_style
+def quality(curves: Mapping[str, tuple[Sequence[float], Sequence]], *, title: str = "") -> Figure:
+    """PSNR against bits per pixel, with error bars where there are several seeds.
+
+    curves: name -> (bits per pixel (R,), PSNRs in dB, (R,) or (seeds, R)).
+    """
+    curves = {name: (np.asarray(bits), np.atleast_2d(levels)) for name, (bits, levels) in curves.items()}
+    ends = [f"{_plain(name)} {y[:, -1].mean():.1f} dB at {bits[-1]:.3g}" for name, (bits, y) in curves.items()]
+    figure = Figure(
+        8.0,
+        3.8,
+        alt=f"PSNR against bits per pixel for {', '.join(map(_plain, curves))}.",
+        caption=f"Higher is better. At the most bits per pixel: {'; '.join(ends)}.",
+    )
+    axes = figure.subplots()
+    axes.set(title=title, xlabel="bits per pixel", ylabel="PSNR (dB)")
+    lines = {}
+    for rank, (name, (bits, levels)) in enumerate(curves.items()):
+        deviation = levels.std(0) if len(levels) > 1 else None
+        style = _series_style(name, rank) | {"capsize": 3, "elinewidth": 1.2}
+        lines[name] = axes.errorbar(bits, levels.mean(0), deviation, **style).lines[0]
+    _label_ends(axes, lines)
+    return figure
+
+
+@in_house_style
 def bars(values: Mapping[str, float | Sequence[float]], *, label: str, title: str = "") -> Figure:
     """One bar a name; where a name has several values, one a seed, their mean and standard deviation."""
     values = {name: np.atleast_1d(v).astype(float) for name, v in values.items()}
@@ -449,38 +477,39 @@ def code_usage(counts: Tensor, *, title: str = "") -> Figure:
 
 
 @in_house_style
-def staircase(codebook: Tensor, x: float, target: float) -> Figure:
-    """A lookup among numbers, and the loss (x̂ − target)² behind it: as they are, and as straight-through has them.
+def staircase(codebook: Tensor, target: float, x: float | None = None) -> Figure:
+    """A lookup among numbers, and the loss (x̂ − target)² behind it; with x also what straight-through takes them for.
 
-    codebook: (K,). Straight-through treats x̂ as x + a constant, the one that is right at x.
+    codebook: (K,). Straight-through takes x̂ for x + a constant, the one that is right at the given x.
     """
-    codebook = codebook.detach().cpu().float().sort().values
+    codebook = codebook.detach().cpu().double().flatten()
     low, high = codebook.min().item() - 0.75, codebook.max().item() + 0.75
-    grid = torch.linspace(low, high, 2001)
+    grid = torch.linspace(low, high, 2001).double()
     steps = codebook[nearest(grid[:, None], codebook[:, None])]
-    chosen = codebook[(codebook - x).abs().argmin()].item()
-    slope = 2 * (chosen - target)
+    jumps = int((steps.diff() != 0).sum())
+    steps[1:][steps.diff() != 0] = torch.nan  # there is nothing between the steps
     figure = Figure(
         8.0,
         4.0,
-        alt=f"Left, the lookup among {len(codebook)} numbers, a staircase, and a line of slope 1 through its value at "
-        f"x = {x:g}. Right, the squared error behind each of the two.",
-        caption=f"At x = {x:g} the lookup gives {chosen:g}, and so does everything near by: both slopes are 0. "
-        f"Straight-through takes the lookup for x {chosen - x:+.2g}, the dashed line; then the slope of the loss "
-        f"(x̂ − {target:g})² is 2 ({chosen:g} − {target:g}) = {slope:.2g}.",
+        alt=f"Left, the lookup among {len(codebook)} numbers: a staircase. Right, the squared error behind it, in steps.",
+        caption=f"Both are flat, slope 0, but for {jumps} jumps.",
     )
-    panels = {"x̂": lambda y: y, "loss": lambda y: (y - target) ** 2}
-    colors = COLORS["codeword"], SERIES_COLORS[0]
-    for i, (name, of) in enumerate(panels.items()):
+    for i, (name, of) in enumerate({"x̂": lambda y: y, "loss": lambda y: (y - target) ** 2}.items()):
         axes = _place(figure, 0.65 + 4.05 * i, 0.95, 3.2, 2.8)
-        axes.set(xlabel="x", xlim=(low, high), ylim=((low, high), (-0.15, (high - low) ** 2 / 3))[i])
-        axes.set_title(name)
-        borders = steps.diff() != 0
-        real = of(steps).numpy().copy()
-        real[1:][borders.numpy()] = np.nan  # a jump has no value in between
-        axes.plot(grid, real, color=colors[0], solid_capstyle="butt", label="the lookup")
-        axes.plot(grid, of(grid + chosen - x), "--", color=colors[1], linewidth=1.4, label="what is pretended")
-        axes.plot(x, of(chosen), MARKERS["codeword"], color=colors[0], markeredgecolor="white", markersize=11, zorder=4)
+        axes.set(title=name, xlabel="x", xlim=(low, high), ylim=((low, high), (-0.15, (high - low) ** 2 / 3))[i])
+        axes.plot(grid, of(steps), color=COLORS["codeword"], solid_capstyle="butt", label="the lookup")
+        if x is not None:
+            chosen = codebook[(codebook - x).abs().argmin()].item()
+            pretended = of(grid + chosen - x)
+            axes.plot(grid, pretended, "--", color=SERIES_COLORS[0], linewidth=1.4, label="what is pretended")
+            style = {"color": COLORS["codeword"], "markeredgecolor": "white", "markersize": 11, "zorder": 4}
+            axes.plot(x, of(chosen), MARKERS["codeword"], **style)
+            figure.alt += f" Dashed, through x = {x:g}: a line of slope 1 and a parabola."
+            figure.caption = (
+                f"At x = {x:g} the lookup gives {chosen:g}, and so does everything near by: both slopes are 0. "
+                f"Straight-through takes x̂ for x + ({chosen - x:.2g}), dashed: slope 1. So to it the loss "
+                f"(x̂ − {target:g})² has slope 2 ({chosen:g} − {target:g}) = {2 * (chosen - target):.2g}."
+            ).replace("-", "−")
     figure.legend(*axes.get_legend_handles_labels(), loc="lower left", ncols=2)
     return figure
 
@@ -503,12 +532,88 @@ def gradient_check(autograd: Tensor, differences: Mapping[str, Tensor]) -> Figur
         + ".",
     )
     axes = figure.subplots()
-    axes.set(xlabel="autograd, with straight-through", ylabel="finite differences")
+    axes.set(xlabel="autograd", ylabel="finite differences")
     axes.axline((0, 0), slope=1, color=COLORS["bound"], linewidth=0.8, linestyle=":")
     for rank, (name, slopes) in enumerate(differences.items()):
         style = _series_style(name, rank) | {"markersize": 7, "alpha": 0.8, "linestyle": "none"}
         axes.plot(autograd, slopes, label=_plain(name), **style)
     axes.legend()
+    return figure
+
+
+@in_house_style
+def lines(
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    log_x: bool = False,
+    title: str = "",
+) -> Figure:
+    """Named curves over the same values of x, marked where they were measured.
+
+    x: (R,), rising. curves: name -> (R,). log_x: a scale of powers of two.
+    """
+    changes = [f"{_plain(name)} goes from {y[0]:.3g} to {y[-1]:.3g}" for name, y in curves.items()]
+    figure = Figure(
+        8.0,
+        3.4,
+        alt=f"{ylabel} against {xlabel} for {', '.join(map(_plain, curves))}.",
+        caption=f"While {xlabel} goes from {x[0]:g} to {x[-1]:g}, {'; '.join(changes)}.",
+    )
+    axes = figure.subplots()
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    if log_x:
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(x, [f"{value:g}" for value in x])
+    drawn = {name: axes.plot(x, y, **_series_style(name, rank))[0] for rank, (name, y) in enumerate(curves.items())}
+    axes.set_ylim(bottom=0)
+    _label_ends(axes, drawn)
+    return figure
+
+
+@in_house_style
+def ablation(results: Mapping[tuple[str, ...], Mapping[str, Sequence[float]]], *, title: str = "") -> Figure:
+    """One row for each set of parts that were switched on, one column of bars for each measure.
+
+    results: parts -> measure -> one value a seed; every row has the same measures. A bar is the mean, its whisker the
+    standard deviation over the seeds, a dot one seed.
+    """
+    parts = list(dict.fromkeys(part for row in results for part in row))
+    measures = list(next(iter(results.values())))
+    seeds = len(next(iter(results.values()))[measures[0]])
+    spoken = [
+        f"{' and '.join(row) or 'none'}: " + ", ".join(f"{m} {np.mean(v):.2g}" for m, v in measured.items())
+        for row, measured in results.items()
+    ]
+    figure = Figure(
+        9.0,
+        1.35 + 0.36 * len(results),
+        alt=f"Bars of {', '.join(measures)} for each combination of {', '.join(parts)}. {'; '.join(spoken)}.",
+        caption=f"Each row is a combination: a filled circle is a repair that is switched on. Bars are means over "
+        f"{seeds} seeds, whiskers standard deviations, dots single seeds.",
+    )
+    figure.suptitle(title, x=0.01, ha="left")
+    matrix, *panels = figure.subplots(1, 1 + len(measures), sharey=True, width_ratios=[1.1, *[1.5] * len(measures)])
+    ranks = np.arange(len(results))
+    for column, part in enumerate(parts):
+        on = np.array([part in row for row in results])
+        matrix.scatter(np.full(on.sum(), column), ranks[on], s=70, color=COLORS["bound"])
+        matrix.scatter(np.full((~on).sum(), column), ranks[~on], s=70, color="white", edgecolors="#B0B0B0")
+    matrix.set(xlim=(-0.6, len(parts) - 0.4), ylim=(len(results) - 0.5, -0.5), yticks=[])
+    matrix.set_xticks(range(len(parts)), [part.replace(" ", "\n") for part in parts])
+    matrix.tick_params(length=0)
+    matrix.spines[:].set_visible(False)
+    for panel, measure in zip(panels, measures, strict=True):
+        values = np.array([measured[measure] for measured in results.values()], float)
+        mean, deviation = values.mean(1), values.std(1)
+        panel.barh(ranks, mean, height=0.62, color=SERIES_COLORS[0], alpha=0.35)
+        panel.errorbar(mean, ranks, xerr=deviation, fmt="none", ecolor="#222222", elinewidth=1.2, capsize=3)
+        panel.scatter(values, np.broadcast_to(ranks[:, None], values.shape), s=7, color=SERIES_COLORS[0], zorder=3)
+        panel.set_xlim(left=0)
+        panel.set(xlabel=measure)
+        panel.tick_params(axis="y", length=0)
     return figure
 
 
@@ -548,6 +653,77 @@ def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
 
 
 # --- Photos ----------------------------------------------------------------------------------------
+
+
+@in_house_style
+def color_cube(photo: Tensor, codebook: Tensor | None = None, *, title: str = "") -> Figure:
+    """A photo beside its pixels as points in the cube of all colours; with a codebook, the photo rebuilt from it.
+
+    photo: (3, H, W) in [0, 1]. codebook: (K, 3), drawn as a palette under the photo, from dark to light, and as
+    crosses in the cube. The cube shows at most 2,500 pixels, spread evenly over the photo.
+    """
+    if photo.ndim != 3 or len(photo) != 3:
+        raise ValueError(f"photo must be (3, H, W), got shape {tuple(photo.shape)}")
+    photo = photo.detach().cpu().float()
+    height, width = photo.shape[1:]
+    pixels = photo.flatten(1).T
+    if codebook is None:
+        words = f"{height} × {width} pixels, {len(pixels.unique(dim=0)):,} different colours"
+        more = "Each dot is a pixel in its own colour; all greys lie on the line from black to white."
+    else:
+        codebook = codebook.detach().cpu().float()
+        indices = nearest(pixels, codebook)
+        used = _used(indices, len(codebook))
+        rebuilt = codebook[indices].T.unflatten(1, (height, width))
+        words = f"K = {len(codebook)}: {math.log2(len(codebook)):.3g} bits per pixel, PSNR {psnr(photo, rebuilt):.1f} dB"
+        more = f"Crosses are codewords in their own colours; {used.sum()} of the {len(codebook)} are used by some pixel."
+    # A pixel is a square of whole screen pixels.
+    photo_size = np.array([width, height]) * max(1, min(960 // width, 720 // height)) / PIXELS_PER_INCH
+    size = np.array([photo_size[0] + 4.0, max(photo_size[1] + 0.85, 3.9)])
+    kind = "A photo" if codebook is None else f"A photo rebuilt from {len(codebook)} colours, its palette"
+    figure = Figure(*size, alt=f"{kind} and its pixels in the cube of all colours.", caption=f"{words}. {more}")
+    axes = _place(figure, 0, size[1] - photo_size[1] - 0.3, *photo_size)
+    axes.set_title(title or words, fontsize=10, pad=4)
+    cube = _place(figure, size[0] - 3.8, size[1] - 3.85, 3.8, 3.8)
+    _draw_cube(cube, pixels[:: math.ceil(len(pixels) / 2500)])
+    if codebook is None:
+        _draw_pixels(axes, photo)
+    else:
+        _draw_pixels(axes, rebuilt)
+        darkest_first = codebook[codebook.sum(1).argsort()]
+        _draw_pixels(_place(figure, 0, size[1] - photo_size[1] - 0.75, photo_size[0], 0.38), darkest_first.T[:, None])
+        style = {"marker": MARKERS["codeword"], "edgecolors": "black", "linewidths": 0.8, "zorder": 4}
+        right, up, _ = VIEW @ codebook.T.numpy()
+        for some, colors in ((used, codebook[used].clamp(0, 1).numpy()), (~used, "none")):
+            cube.scatter(right[some], up[some], s=300 / max(len(codebook), 8) ** 0.4, c=colors, **style)
+    return figure
+
+
+# Where one who looks down on the magenta corner sees red, green and blue: to the right, up, and towards the eye.
+VIEW = np.array([[0.848, 0.530, 0.0], [-0.216, 0.345, 0.914], [0.484, -0.775, 0.407]])
+
+
+def _draw_cube(axes: Axes, pixels: Tensor) -> None:
+    outline = {"black": (0, 0, 0), "red": (1, 0, 0), "yellow": (1, 1, 0), "white": (1, 1, 1), "cyan": (0, 1, 1)}
+    outline["blue"] = (0, 0, 1)
+    corners = np.array(list(outline.values())) @ VIEW[:2].T
+    near, far = VIEW[:2] @ [1, 0, 1], VIEW[:2] @ [0, 1, 0]
+    axes.fill(*corners.T, facecolor="#E8E8E8", edgecolor="#B0B0B0", linewidth=0.8, zorder=1)
+    inner = [(near, corners[i]) for i in (1, 3, 5)] + [(far, corners[i]) for i in (0, 2, 4)]
+    axes.add_collection(LineCollection(inner, colors="#B0B0B0", linewidths=0.8, linestyles=["-"] * 3 + [":"] * 3))
+    for name, corner, way in zip(outline, corners, corners - corners.mean(0), strict=True):
+        place = {"ha": "left" if way[0] > 0 else "right", "va": "bottom" if way[1] > 0 else "top"}
+        axes.text(*(corner + 0.04 * way), name, fontsize=9, color="#444444", **place)
+    right, up, near = VIEW @ pixels.T.numpy()
+    order = near.argsort()  # what is near covers what is behind
+    axes.scatter(right[order], up[order], s=7, c=pixels.clamp(0, 1).numpy()[order], linewidths=0, zorder=2)
+    axes.set(aspect="equal", xlim=(-0.25, 1.65), ylim=(-0.42, 1.48))
+    axes.set_axis_off()
+
+
+def _draw_pixels(axes: Axes, pixels: Tensor) -> None:
+    axes.imshow(pixels.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
 
 
 @in_house_style

@@ -88,8 +88,7 @@ def fit(
     check_whole(batch_size, "batch_size")
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be above zero, got {learning_rate}")
-    variance = images.var().item()
-    if variance == 0:
+    if images.var() == 0:
         raise ValueError("images must differ in some value, got the same one everywhere")
 
     home = next(model.parameters()).device
@@ -101,39 +100,40 @@ def fit(
             model.to(device)
             _start_codebooks(model, images)
             model.train()
-            _train(model, images, variance, steps, batch_size, learning_rate, on_step, history)
-            model.eval()
+            measurements = _train(model, images, steps, batch_size, learning_rate)
+            with tqdm(measurements, desc="Training", unit="step", total=steps, file=sys.stdout) as bar:
+                for measurement in bar:
+                    history.measurements.append(measurement)
+                    bar.set_postfix_str(f"loss {measurement.loss:.3f}, PSNR {measurement.psnr:.1f} dB", refresh=False)
+                    if on_step:
+                        on_step(history)
         except KeyboardInterrupt:
-            model.eval()
             print(f"Stopped after {history.steps} of {steps} steps; the model keeps what it has learned.")
         finally:
             model.to(home)
+    model.eval()
     return history
 
 
 @torch.no_grad()
 def _start_codebooks(model: VQVAE, images: Tensor) -> None:
-    model.quantizer.fit(model.encoder(_random_batch(model, images, START_IMAGES)))
+    model.quantizer.fit(model.latents(_random_batch(model, images, START_IMAGES)))
 
 
-def _train(model, images, variance, steps, batch_size, learning_rate, on_step, history) -> None:
+def _train(model: VQVAE, images: Tensor, steps: int, batch_size: int, learning_rate: float) -> Iterator[Measurement]:
+    variance = images.var().item()
     optimizer = torch.optim.Adam(model.parameters(), learning_rate, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, steps))
-    with tqdm(range(steps), desc="Training", unit="step", file=sys.stdout) as bar:
-        for _ in bar:
-            batch = _random_batch(model, images, batch_size)
-            output = model(batch)
-            loss = F.mse_loss(output.reconstruction, batch) / variance + output.loss
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-
-            psnr = metrics.psnr(output.reconstruction, batch)
-            history.measurements.append(Measurement(loss.item(), psnr, output.loss.item()))
-            bar.set_postfix_str(f"loss {loss.item():.3f}, PSNR {psnr:.1f} dB", refresh=False)
-            if on_step:
-                on_step(history)
+    for _ in range(steps):
+        batch = _random_batch(model, images, batch_size)
+        output = model(batch)
+        loss = F.mse_loss(output.reconstruction, batch) / variance + output.loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        psnr = metrics.psnr(output.reconstruction, batch)
+        yield Measurement(loss.item(), psnr, output.loss.item())
 
 
 def _random_batch(model: VQVAE, images: Tensor, size: int) -> Tensor:
@@ -142,5 +142,6 @@ def _random_batch(model: VQVAE, images: Tensor, size: int) -> Tensor:
 
 
 def _learning_rate_factor(step: int, steps: int) -> float:
+    """Up to 1 in a straight line, then down to 0 along half a cosine."""
     done = (step + 1) / (steps + 1)
     return min(1, done / WARM_UP) * (1 + math.cos(math.pi * done)) / 2

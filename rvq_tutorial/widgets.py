@@ -2,6 +2,7 @@
 
 import html
 import itertools
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,7 +98,7 @@ def live_curve(*names: str, **style: Any) -> Iterator[Callable[[Mapping[str, Seq
     `with live_curve("loss", log=True) as draw: fit(model, images, steps=600, on_step=draw)`. The style is that of
     `plots.curve`.
     """
-    image, shown, latest, drawn_at = _image(), None, None, 0.0
+    image, shown, latest, drawn_at = _image(), None, None, -math.inf
 
     def draw(history: Mapping[str, Sequence[float]]) -> None:
         nonlocal shown, latest, drawn_at

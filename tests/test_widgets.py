@@ -107,24 +107,33 @@ def train(steps, draw):
         draw(history)
 
 
-def test_a_live_curve_moves_in_place_and_leaves_the_whole_history_as_a_still(monkeypatch):
-    monkeypatch.setattr(widgets, "SECONDS_BETWEEN_PICTURES", 0.0)
-    image, pictures = ipywidgets.Image(), []
-    image.observe(lambda change: pictures.append(change.new), "value")
+@pytest.fixture
+def image(monkeypatch):
+    """The image of the next live curve; `image.pictures` are all that it showed."""
+    image = ipywidgets.Image()
+    image.pictures = []
+    image.observe(lambda change: image.pictures.append(change.new), "value")
     monkeypatch.setattr(widgets, "_image", lambda: image)
+    return image
+
+
+def test_a_live_curve_moves_in_place_and_leaves_the_whole_history_as_a_still(monkeypatch, image):
+    monkeypatch.setattr(widgets, "SECONDS_BETWEEN_PICTURES", 0.0)
     with capture_output() as captured, widgets.live_curve("loss", log=True) as draw:
         train(3, draw)
-    assert len(set(pictures)) == 3
+    assert len(set(image.pictures)) == 3
     live, still = captured.outputs
     assert live.data[VIEW]["model_id"] == image.model_id
     assert VIEW not in still.data
     assert "From step 1 to 3, loss goes from 1 to 0.333." in still.data["text/html"]
 
 
-def test_a_live_curve_draws_seldom_but_ends_complete():
+def test_a_live_curve_draws_seldom_but_ends_complete(monkeypatch, image):
+    monkeypatch.setattr(widgets, "SECONDS_BETWEEN_PICTURES", 3600.0)
     with capture_output() as captured, widgets.live_curve("psnr", ylabel="PSNR (dB)") as draw:
         train(50, draw)
     live, still = captured.outputs
+    assert len(image.pictures) == 1
     assert "From step 1 to 1," in live.data["text/html"]
     assert "From step 1 to 50, psnr goes from 20 to 69." in still.data["text/html"]
 

@@ -32,7 +32,7 @@ from torch import nn
 
 from rvq_tutorial import VectorQuantizer, check, data, kmeans, nearest, plots, straight_through, widgets
 
-torch.manual_seed(0)
+_ = torch.manual_seed(0)  # the same numbers in every run
 
 # %% [markdown]
 # ## A lookup in the middle
@@ -69,6 +69,7 @@ assert torch.equal(indices, nearest(x, codebook))
 #
 # Find the index of the nearest codeword for every row of `x`, from the scores. No loop, and no table with three axes.
 
+
 # %% tags=["exercise"]
 def nearest_code(x, codebook):
     """Index of the nearest codeword of each row of x: (N, dim), (K, dim) -> (N,)."""
@@ -97,7 +98,9 @@ moved = vectors + 1000, codewords + 1000
 exact = nearest(moved[0].double(), moved[1].double())
 
 wrong = (torch.cdist(*moved).argmin(1) != exact).double().mean().item()
-print(f"wrong at the origin: {(torch.cdist(vectors, codewords).argmin(1) != nearest(vectors, codewords)).sum()} of 2000")
+print(
+    f"wrong at the origin: {(torch.cdist(vectors, codewords).argmin(1) != nearest(vectors, codewords)).sum()} of 2000"
+)
 print(f"wrong after moving:  {wrong:.0%}")
 assert wrong > 0.2
 
@@ -151,6 +154,7 @@ assert not lookup_1d(number).requires_grad
 #
 # sg is *stop-gradient*: the value stays, the gradient doesn't. In PyTorch it is `detach`.
 
+
 # %%
 def through(x, quantized):
     """The value of `quantized`, with the gradient of x."""
@@ -169,6 +173,7 @@ plots.staircase(levels.flatten(), x=0.3, target=0.9)
 # ### Exercise 2 · Predict · ★★☆ · 4 minutes
 #
 # The loss is L(x) = (x̂ − 0.9)², and x = 0.3. Work out on paper, before anything is run: the true slope of L at x, and the slope that straight-through reports.
+
 
 # %% tags=["exercise"]
 def predicted_slopes():
@@ -196,7 +201,9 @@ assert abs(slope + 1.8) < 1e-6
 # Move x and watch the line follow. Left of −0.5 the slope is steep, and right of 0.5 it is small but not zero: the codeword 1 is past the target, so x is pulled back.
 
 # %%
-widgets.explore(lambda x: plots.staircase(levels.flatten(), x, target=0.9), x=[-1.2, -0.7, -0.3, 0.0, 0.3, 0.45, 0.7, 1.2])
+widgets.explore(
+    lambda x: plots.staircase(levels.flatten(), x, target=0.9), x=[-1.2, -0.7, -0.3, 0.0, 0.3, 0.45, 0.7, 1.2]
+)
 
 # %% [markdown]
 # `straight_through` in the package says the same in another order. In floating point x + (x̂ − x) is not always exactly x̂; the package's is.
@@ -229,13 +236,14 @@ def lookup(x, codebook):
     return codebook[nearest(x, codebook)]
 
 
-def reconstruction_loss(quantized, decoder_weight=decoder_weight):
+def reconstruction_loss(quantized, decoder_weight):
     """Mean squared error of what the decoder rebuilds."""
     return F.mse_loss(quantized @ decoder_weight, inputs)
 
 
 # %% [markdown]
 # And finite differences by every entry of a tensor, one after the other:
+
 
 # %%
 @torch.no_grad()
@@ -252,10 +260,11 @@ def finite_differences(function, tensor, step=1e-6):
 # %% [markdown]
 # Now two functions of the encoder's weight W. The **true** one looks the codewords up anew for every W. The **pretended** one freezes the error e = x̂ − x where W is now, and takes x + e for x̂.
 
+
 # %%
 def true_loss(weight):
     """The reconstruction loss as it is."""
-    return reconstruction_loss(lookup(encode(weight), codebook))
+    return reconstruction_loss(lookup(encode(weight), codebook), decoder_weight)
 
 
 error = (lookup(encode(weight), codebook) - encode(weight)).detach()
@@ -263,12 +272,12 @@ error = (lookup(encode(weight), codebook) - encode(weight)).detach()
 
 def pretended_loss(weight):
     """The reconstruction loss as straight-through has it: each vector keeps the error that it has now."""
-    return reconstruction_loss(encode(weight) + error)
+    return reconstruction_loss(encode(weight) + error, decoder_weight)
 
 
 # %%
 encoded = encode(weight)
-loss = reconstruction_loss(straight_through(encoded, lookup(encoded, codebook)))
+loss = reconstruction_loss(straight_through(encoded, lookup(encoded, codebook)), decoder_weight)
 (autograd,) = torch.autograd.grad(loss, weight, retain_graph=True)
 truth, pretence = finite_differences(true_loss, weight), finite_differences(pretended_loss, weight)
 
@@ -289,7 +298,7 @@ plots.gradient_check(autograd, {"the loss as it is": truth, "the loss with the e
 by_codebook = torch.autograd.grad(loss, codebook, retain_graph=True, allow_unused=True)[0]
 print("gradient of the reconstruction loss by the codebook, with straight-through:", by_codebook)
 
-truth = finite_differences(lambda codebook: reconstruction_loss(lookup(encode(weight), codebook)), codebook)
+truth = finite_differences(lambda c: reconstruction_loss(lookup(encode(weight), c), decoder_weight), codebook)
 print(f"norm of the true one, by finite differences: {truth.norm():.3f}")
 assert by_codebook is None and truth.norm() > 1e-3
 
@@ -307,6 +316,7 @@ assert by_codebook is None and truth.norm() > 1e-3
 # ### Exercise 3 · Implement · ★★☆ · 5 minutes
 #
 # Write both, as *means* over all vectors and components, without β.
+
 
 # %% tags=["exercise"]
 def vq_losses(x, quantized):
@@ -330,7 +340,7 @@ check.vq_losses(vq_losses)
 # %%
 chosen = lookup(encoded, codebook)
 losses = {
-    "reconstruction": reconstruction_loss(straight_through(encoded, chosen)),
+    "reconstruction": reconstruction_loss(straight_through(encoded, chosen), decoder_weight),
     "codebook loss": F.mse_loss(chosen, encoded.detach()),
     "commitment loss": F.mse_loss(encoded, chosen.detach()),
 }
@@ -350,6 +360,7 @@ assert pattern == [[True, False, True], [False, True, False], [True, False, Fals
 
 # %% [markdown]
 # The numbers are the lengths of the gradients. The codebook learns from its own loss alone; the encoder hears two voices, and only one of them is a pretence. To see which, measure: the functions below look the nearest codewords up anew at every step, nothing in them is frozen.
+
 
 # %%
 def distortion(weight, codebook):
@@ -374,6 +385,7 @@ plots.gradient_check(gradients["commitment loss"][0], {"the commitment loss as i
 # ## The layer
 #
 # Lookup, two losses, straight-through. That is all there is in a vector quantizer. The paper uses β = 0.25.
+
 
 # %%
 class Quantizer(nn.Module):
@@ -420,7 +432,7 @@ print("same gradients by x and by the codebook")
 # %% [markdown]
 # ### What is wrong here? · The batch that shouts
 #
-# `F.mse_loss` takes a mean. The quantizer of a well-known library of autoencoders, pythae, summed over the batch instead, while its users think of β as a fixed balance. Below, the batch is repeated 4 and 16 times: the same vectors, so nothing about the task changes. The reconstruction loss is a mean. Predict the last column.
+# `F.mse_loss` takes a mean. Suppose that a quantizer sums instead, beside a reconstruction loss that is a mean. Below, the batch is repeated 4 and 16 times: the same vectors, so nothing about the task changes. Predict the last column.
 
 # %%
 print("vectors   mean   sum")
@@ -432,9 +444,9 @@ for copies in (1, 4, 16):
     assert torch.isclose(mean, theirs(x).commitment_loss) and torch.isclose(total, mean * batch.numel(), rtol=1e-4)
 
 # %% [markdown]
-# The sum grows with the batch, and its gradient with it. Whoever doubles the batch doubles β without knowing it. Of all 16,000 numbers here each pulls as hard as in the small batch, while the mean reconstruction loss divides its pull among them.
+# The sum grows with the batch. The reconstruction loss doesn't, so the balance between them moves: whoever takes a batch 16 times as large has made the quantizer's losses 16 times as important, and learns of it from a worse picture. The slip exists the other way round too: pythae (0.1.2) takes the quantizer's losses as means and sums the reconstruction error over the pixels, so there the balance changes with the size of the image.
 #
-# **The mend.** Take means, in both losses, over everything that was quantized.
+# **The mend.** Means everywhere, in the quantizer over all that was quantized.
 #
 # ## Features of an image
 #
@@ -451,6 +463,7 @@ assert output.quantized.shape == features.shape and output.indices.shape == (1, 
 # ### What is wrong here? · The classic snippet
 #
 # The following lines, in one wording or another, stand in many tutorials. They move the channels last, look up, move them back, and take the losses. Read them closely and predict: what happens for features (1, 64, 8, 8)? And for (1, 8, 8, 8)?
+
 
 # %%
 def classic_snippet(features, codebook, beta=0.25):
@@ -480,6 +493,7 @@ assert torch.equal(quantized, perfect) and loss > 0.5
 # ### Exercise 4 · Repair · ★★☆ · 6 minutes
 #
 # Mend it. Same arguments, same two results, both losses as means.
+
 
 # %% tags=["exercise"]
 def quantize_features(features, codebook, beta=0.25):
@@ -529,6 +543,7 @@ widgets.explore(
 # %% [markdown]
 # Now let go. One vector at 0 and one codeword at 1, both free, both following their loss downhill until they meet. Where?
 
+
 # %%
 def right_loss(x, codeword, beta):
     """Codebook loss plus β times commitment loss."""
@@ -554,7 +569,8 @@ for beta in (0.0, 0.25, 1.0):
 #
 # ### What is wrong here? · β on the wrong term
 #
-# taming-transformers, from which much code was copied, weights the other loss. For the first 90 % of its users nothing looked wrong: everything trained. What do you expect at β = 0.25?
+# taming-transformers, from which much code was copied, weights the other loss. Everything trains, so nothing looks wrong. What do you expect at β = 0.25?
+
 
 # %%
 def wrong_loss(x, codeword, beta):
@@ -565,3 +581,171 @@ def wrong_loss(x, codeword, beta):
 right, wrong = codeword_share(right_loss, 0.25), codeword_share(wrong_loss, 0.25)
 print(f"the codeword's share at β = 0.25: {right:.0%} with the paper's loss, {wrong:.0%} with the copy's")
 assert abs(right - 0.8) < 0.001 and abs(wrong - 0.2) < 0.001
+
+# %% [markdown]
+# The paper asks the codeword to do most of the walking; the copies ask it of the encoder. Reports that "β hardly matters" or that "larger β trains better" may well come from such a copy. In the library itself the old way has stayed the default, for the sake of trained models, with a switch that mends it.
+#
+# **The mend.** β belongs to the term in which x moves: `x - codeword.detach()`.
+#
+# ### Exercise 5 · Explore · ★★★ · 8 minutes
+#
+# Which β makes the codeword go a given share of the way? Call `codeword_share(right_loss, beta)` for a few β, find the law, and turn it around.
+
+
+# %% tags=["exercise"]
+def beta_for(share):
+    """The β at which the codeword goes this share of the way, 0 < share <= 1: a number -> a number."""
+    ### BEGIN SOLUTION
+    return 1 / share - 1
+    ### END SOLUTION
+
+
+# %% [markdown] tags=["hint"]
+# In every step the codeword is pulled with some force, and x with β times that force. So when the codeword has gone 1, x has gone β. What share of 1 + β is that? Then solve for β.
+
+# %%
+check.beta_for(beta_for)
+
+# %% [markdown]
+# In a network a vector isn't free: it moves only as the encoder's weights let it, together with all others. The law holds for the forces, not for where things end. The paper found its results the same from β = 0.1 to 2 (section 3.2).
+#
+# ## Train it
+#
+# The quantizer layer alone, on points in the plane, 300 batches of 64. Here x is the data itself, so only the codebook learns. We keep the codebook of every tenth step, and another 1,000 points that training never sees.
+
+# %%
+train, held_out = data.toy("spiral", 1000, seed=0), data.toy("spiral", 1000, seed=1)
+layer = VectorQuantizer(2, 16, codebook_update="gradient", dead_code_threshold=0)
+optimizer = torch.optim.Adam(layer.parameters(), lr=0.02)
+path = []
+for step in range(301):
+    if step % 10 == 0:
+        path.append(layer.codebook.detach().clone())
+    optimizer.zero_grad()
+    layer(train[torch.randint(len(train), (64,))]).loss.backward()
+    optimizer.step()
+
+# %%
+plots.codeword_paths(held_out, torch.stack(path))
+
+# %% [markdown]
+# Codewords that had points in their cells walked to them, and settled along the spiral. Others stand where they stood. Against the k-means of notebook 01, fitted on the same 1,000 points, and all measured on the other 1,000:
+
+
+# %%
+def held_out_distortion(codebook):
+    """Mean squared error per component on the held-out points."""
+    return F.mse_loss(codebook[nearest(held_out, codebook)], held_out).item()
+
+
+before, after = held_out_distortion(path[0]), held_out_distortion(path[-1])
+best = held_out_distortion(kmeans(train, 16).centroids)
+used = len(nearest(held_out, path[-1]).unique())
+print(f"{used} of 16 codewords are in use")
+assert best < after < before / 2 and used < 16
+plots.bars({"random codebook": before, "trained layer": after, "k-means": best}, label="held-out mean squared error")
+
+# %% [markdown]
+# Training works, and k-means is better: a codeword that nobody chooses gets no gradient, so nobody ever will choose it. That is the question of notebook 03.
+#
+# ## Does the pretence pay?
+#
+# Last, the bet of straight-through. The points of a two-moons set are lifted to 16 dimensions by a random matrix, and noise is added. A linear encoder brings them to the plane, a quantizer with 16 codewords follows, and a linear decoder leads back. Once with straight-through; once with the decoder's gradient cut off at the lookup, as the true slope of zero would have it.
+
+# %%
+lift = torch.randn(2, 16) / 2**0.5
+train, held_out = (data.toy("moons", 1000, seed) @ lift + 0.3 * torch.randn(1000, 16) for seed in (0, 1))
+
+
+def held_out_error(cut, beta, steps=300):
+    """Train encoder, quantizer and decoder; the mean squared error of what they rebuild of the held-out inputs."""
+    encoder, decoder = nn.Linear(16, 2), nn.Linear(2, 16)
+    settings = {"commitment_weight": beta, "codebook_update": "gradient", "dead_code_threshold": 0}
+    network = nn.ModuleList([encoder, VectorQuantizer(2, 16, **settings), decoder])
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+    for _ in range(steps):
+        batch = train[torch.randint(len(train), (64,))]
+        output = network[1](encoder(batch))
+        quantized = output.quantized.detach() if cut else output.quantized
+        optimizer.zero_grad()
+        (F.mse_loss(decoder(quantized), batch) + output.loss).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return F.mse_loss(decoder(network[1](encoder(held_out)).quantized), held_out).item()
+
+
+# %%
+errors = {
+    "straight-through": held_out_error(cut=False, beta=0.25),
+    "cut": held_out_error(cut=True, beta=0.25),
+    "cut, and β = 0": held_out_error(cut=True, beta=0.0),
+}
+nothing = F.mse_loss(train.mean(0).expand_as(held_out), held_out).item()
+assert errors["straight-through"] < 0.3 * nothing and errors["cut"] > 0.8 * nothing
+assert errors["straight-through"] < 0.8 * errors["cut, and β = 0"]
+plots.bars(errors | {"rebuilding the mean": nothing}, label="held-out mean squared error")
+
+# %% [markdown]
+# With the pretended gradient the error is below a third of what rebuilding nothing but the mean would give. Without it, the commitment loss is all that the encoder hears: it pulls every vector to its codeword, nothing pulls them apart, and in the end they say nothing about the input. Without the commitment loss too, the encoder stays the random one it was at the start. Quantizing that still works in part, and clearly less well.
+#
+# The bet pays, here and in every VQ-VAE. It is no free lunch: the gradient is taken at the codeword and used at x, so it is the worse the farther both are apart. That is what the commitment loss is good for, and in notebook 04 the reason why smaller errors help twice.
+#
+# ## What we saw
+#
+# - The nearest codeword takes one matrix product: the score ½‖c‖² − x · c has no third axis. Far from the origin it needs the mean taken off first, or more than a fifth of the indices are wrong.
+# - The slope of a lookup is zero. Straight-through computes, to five digits, the gradient of the loss with every vector's error x̂ − x frozen.
+# - No reconstruction gradient reaches the codebook. The codebook loss moves codewords alone and the commitment loss the encoder alone; both gradients are true ones.
+# - Alone with its codeword, a vector goes β / (1 + β) of the way: 20 % at β = 0.25. With β on the wrong term it goes 80 %.
+# - Trained by gradient, the layer more than halves the held-out error of a random codebook, and stays behind k-means, because unused codewords never move.
+# - With the pretence an encoder learns; with the true gradient, zero, it doesn't.
+#
+# ## Self-test
+#
+# **1.** Someone computes finite differences of a VQ network's reconstruction loss by an encoder weight, finds 0, and concludes that the implementation of straight-through is broken. Right?
+#
+# <details><summary>Answer</summary>
+#
+# No. Finite differences measure the loss as it is, and its slope *is* zero. Straight-through's gradient is that of another function, in which each vector's error is frozen. To test the implementation, take finite differences of that one. "The step was too small" is no way out either: a larger step shows jumps, not a slope.
+#
+# </details>
+#
+# **2.** The codebook loss and the commitment loss always have the same value. Could one write (1 + β) · mse(x, x̂) without any detach?
+#
+# <details><summary>Answer</summary>
+#
+# The value would be the same, the gradients not: both codeword and encoder would be pulled with strength 1 + β. The two losses exist to give the two pulls different strengths. "The losses are equal, so nothing changes" confuses a function's value with its gradient.
+#
+# </details>
+#
+# **3.** At β = 0, does the encoder still learn?
+#
+# <details><summary>Answer</summary>
+#
+# Yes, from the reconstruction loss by straight-through. β = 0 only stops pulling its outputs to their codewords. What can go wrong then is that the outputs run ahead of the codewords, and errors grow; it isn't that the gradient vanishes.
+#
+# </details>
+#
+# **4.** Why does no gradient of any loss reach an unused codeword?
+#
+# <details><summary>Answer</summary>
+#
+# The losses contain only codewords that were chosen. One that is nearest to no vector appears nowhere, so its gradient is exactly zero. A larger learning rate doesn't help (any number times zero), and neither does a larger β, which doesn't act on codewords at all.
+#
+# </details>
+#
+# **5.** A colleague's quantizer runs without error on features (8, 32, 32, 32) and its loss doesn't fall. What do you look at first?
+#
+# <details><summary>Answer</summary>
+#
+# C = H = W = 32: a loss between a channels-first and a channels-last tensor would run. Make features out of codewords alone: the loss must be 0. The batch size doesn't matter here, and a learning rate can't mend a loss that compares the wrong numbers.
+#
+# </details>
+#
+# ## Where to read on
+#
+# - A. van den Oord, O. Vinyals, K. Kavukcuoglu, *Neural Discrete Representation Learning* (2017), arXiv:1711.00937. Lookup: eqs. 1 and 2. The loss: eq. 3 and section 3.2.
+# - Y. Bengio, N. Léonard, A. Courville, *Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation* (2013), arXiv:1308.3432: where straight-through comes from.
+# - M. Huh, B. Cheung, P. Agrawal, P. Isola, *Straightening Out the Straight-Through Estimator* (2023), arXiv:2305.08842: what it costs in vector-quantized networks, and remedies.
+# - C. Fifty et al., *Restructuring Vector Quantization with the Rotation Trick* (2024), arXiv:2410.06424: another pretence, which turns the gradient with the vector.
+#
+# Next: `03_codebook_collapse`. Why do most codewords die?
