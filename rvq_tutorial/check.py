@@ -5,6 +5,7 @@ A check is a function marked `@exercise`: it raises `Wrong` or `Unsolved`, or re
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rvq_tutorial.quantizers import straight_through
+from rvq_tutorial import metrics
+from rvq_tutorial.models import VQVAE, Decoder, Encoder
+from rvq_tutorial.quantizers import ResidualVectorQuantizer, straight_through
 from rvq_tutorial.search import nearest
 
 # --- What all checks share -------------------------------------------------------------------------
@@ -124,7 +127,7 @@ def difference(result: Any, wanted: Any, name: str = "the result") -> str:
         return f"{name} should have shape {tuple(wanted.shape)}, and has {tuple(result.shape)}"
     if not wanted.is_floating_point() and result.is_floating_point():
         return f"{name} should hold whole numbers, and holds {result.dtype}"
-    close = torch.isclose(result.double(), wanted.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
+    close = torch.isclose(result.double(), wanted.double(), rtol=1e-4, atol=1e-5)
     if close.all():
         return ""
     place = tuple((~close).nonzero()[0].tolist())
@@ -152,6 +155,162 @@ def _named(function: Callable) -> str:
 def _told(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return type(error).__name__ + (f" ({lines[0]})" if lines else "")
+
+
+# --- 01 · How few colours does a photo need? -------------------------------------------------------
+
+
+@exercise
+def file_bits(answer: Callable) -> str:
+    """Height, width, K → bits of the indices and of the codebook, 24 for each codeword."""
+    mistakes = {
+        "The codebook is missing: it is sent along, 24 bits for each codeword.": lambda h, w, k: h * w * math.log2(k),
+        "An index isn't K bits long: K things are told apart by log2(K) bits.": lambda h, w, k: h * w * k + 24 * k,
+        "One index names a whole colour: don't count it once for each channel.": lambda h, w, k: (
+            3 * h * w * math.log2(k) + 24 * k
+        ),
+        "A codeword has three channels of 8 bits: it takes 24 bits.": lambda h, w, k: h * w * math.log2(k) + 8 * k,
+        "The codebook is sent once, and not with every pixel.": lambda h, w, k: h * w * (math.log2(k) + 24),
+        "The logarithm is that to base 2: math.log2.": lambda h, w, k: h * w * math.log(k) + 24 * k,
+        "These are bytes; the question is about bits.": lambda h, w, k: (h * w * math.log2(k) + 24 * k) / 8,
+    }
+    for height, width, size in [(100, 80, 16), (7, 5, 2), (214, 320, 256), (30, 40, 8)]:
+        inputs = {"height": height, "width": width, "codebook_size": size}
+        compare(answer, lambda h, w, k: h * w * math.log2(k) + 24 * k, mistakes, **inputs)
+    return "Right for every size tried. Our photo with K = 16: 273,920 bits of indices, 384 of codebook, a 700th."
+
+
+@exercise
+def nearest_colours(answer: Callable) -> str:
+    """(N, 3), (K, 3) → (N,): the index of the nearest codeword."""
+    mistakes = {
+        "These are the codewords farthest away: the smallest distance wins, so take argmin.": lambda x, codebook: (
+            torch.cdist(x, codebook).argmax(1)
+        ),
+        "The minimum is taken over the pixels; take it over the codewords.": lambda x, codebook: torch.cdist(
+            x, codebook
+        ).argmin(0),
+        "Without the square, positive and negative differences cancel.": lambda x, codebook: (
+            (x[:, None] - codebook).sum(2).argmin(1)
+        ),
+        "Square each channel's difference first, then sum: this compares brightness alone.": lambda x, codebook: (
+            (x[:, None] - codebook).sum(2).square().argmin(1)
+        ),
+        "These are distances added up along the axes; nearest is by the sum of squares.": lambda x, codebook: (
+            torch.cdist(x, codebook, p=1).argmin(1)
+        ),
+        "These are the smallest distances: the index of each is asked for, so take argmin.": lambda x, codebook: (
+            (x[:, None] - codebook).square().sum(2).amin(1)
+        ),
+        "These are colours, already decoded: return the indices.": lambda x, codebook: codebook[nearest(x, codebook)],
+    }
+    for num, size in [(50, 8), (8, 50), (200, 2), (1, 16)]:
+        compare(answer, nearest, mistakes, pixels=torch.rand(num, 3), codebook=torch.rand(size, 3))
+    return "nearest_colours finds the nearest codeword for every pixel tried."
+
+
+def _sums(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    return torch.zeros_like(codebook).index_add_(0, indices, pixels)
+
+
+def _means(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    """The mean of each codeword's pixels; NaN for one without any."""
+    return _sums(pixels, indices, codebook) / torch.bincount(indices, minlength=len(codebook))[:, None]
+
+
+@exercise
+def move_codewords(answer: Callable) -> str:
+    """(N, dim), (N,), (K, dim) → (K, dim): the mean of each codeword's pixels."""
+    mistakes = {
+        "These are sums: divide each by the number of its pixels.": _sums,
+        "Each sum is divided by the number of all pixels: divide by that of the codeword's own.": lambda x, i, c: (
+            _sums(x, i, c) / len(x)
+        ),
+        "Each sum is divided by K: divide by the number of the codeword's own pixels.": lambda x, i, c: (
+            _sums(x, i, c) / len(c)
+        ),
+        "The codewords haven't moved.": lambda x, i, c: c,
+        "These are medians; the mean is what makes the sum of squares smallest.": lambda x, i, c: torch.stack(
+            [x[i == k].median(0).values for k in range(len(c))]
+        ),
+        "The old codeword is averaged in as well: take its pixels alone.": lambda x, i, c: (
+            (_sums(x, i, c) + c) / (torch.bincount(i, minlength=len(c))[:, None] + 1)
+        ),
+    }
+    for num, dim, size in [(40, 3, 5), (300, 3, 16), (30, 2, 30), (9, 4, 1)]:
+        indices = torch.cat([torch.arange(size), torch.randint(size, (num - size,))])[torch.randperm(num)]
+        compare(answer, _means, mistakes, pixels=torch.rand(num, dim), indices=indices, codebook=torch.rand(size, dim))
+    return "Each codeword moves to the mean of its pixels, on every input tried."
+
+
+@exercise
+def rescue_codewords(answer: Callable) -> str:
+    """(N, dim), (N,), (K, dim) → (K, dim): used codewords at their means, unused ones at the worst-served pixels."""
+    for num, size, num_used in [(60, 8, 6), (200, 16, 16), (50, 10, 3), (20, 4, 1)]:
+        names = torch.randperm(size)[:num_used]
+        indices = names[torch.cat([torch.arange(num_used), torch.randint(num_used, (num - num_used,))])]
+        pixels, codebook = torch.rand(num, 3), torch.rand(size, 3)
+        moved = run(answer, pixels=pixels, indices=indices, codebook=codebook)
+        where = f"Seen with {num} pixels and {size} codewords, of which {size - num_used} are unused."
+        if not isinstance(moved, Tensor) or moved.shape != codebook.shape:
+            raise Wrong(f"Return a codebook of shape {tuple(codebook.shape)}, not {_shown(moved)}. {where}")
+        used = torch.zeros(size, dtype=torch.bool).index_fill(0, names, True)
+        if moved[~used].isnan().any():
+            raise Wrong(f"Unused codewords become NaN, 0 / 0: divide by counts.clamp(min=1), replace them. {where}")
+        if fault := difference(moved[used], _means(pixels, indices, codebook)[used], "the mean of a used codeword"):
+            raise Wrong(f"{fault} (counting the used codewords alone). {where}")
+        _judge_rescued(moved[~used], pixels, indices, codebook, where)
+    return "Used codewords move to their means, unused ones to the pixels that need them most."
+
+
+def _judge_rescued(rescued: Tensor, pixels: Tensor, indices: Tensor, codebook: Tensor, where: str) -> None:
+    """Raise Wrong unless the rescued codewords are the pixels farthest from their codewords, in any order."""
+    if not len(rescued):
+        return
+    worst_first = (pixels - codebook[indices]).square().sum(1).argsort(descending=True)
+    distances, chosen = (pixels - rescued[:, None]).norm(dim=2).min(1)
+    faults = {
+        "Unused codewords end at 0, in black.": not rescued.any(),
+        "Unused codewords stay where they were.": (rescued[:, None] - codebook).norm(dim=2).amin() < 1e-5,
+        "Unused codewords should become pixels, and one of them is none.": distances.max() > 1e-4,
+        "Several unused codewords take the same pixel: give each one of its own.": len(chosen.unique()) < len(chosen),
+        "These pixels are served best: take those with the largest distances.": (
+            set(chosen.tolist()) == set(worst_first[-len(chosen) :].tolist())
+        ),
+        "Unused codewords become pixels, but not those farthest from the codeword, in `codebook`, they chose.": (
+            set(chosen.tolist()) != set(worst_first[: len(chosen)].tolist())
+        ),
+    }
+    for words, found in faults.items():
+        if found:
+            raise Wrong(f"{words} {where}")
+
+
+@exercise
+def colours_needed(answer: Callable) -> str:
+    """(3, H, W), PSNR in dB → the smallest codebook size, a power of 2, that reaches it."""
+    for num_colours, target in [(16, 50.0), (4, 60.0), (1, 40.0), (8, 2.0), (64, 45.0)]:
+        colours = torch.cartesian_prod(*[torch.linspace(0, 1, 4)] * 3)[torch.randperm(64)[:num_colours]]
+        order = torch.arange(48 * 64) % num_colours
+        photo = colours[order[torch.randperm(len(order))]].T.unflatten(1, (48, 64))
+        needed = num_colours if target > 10 else 1
+        found = run(answer, photo=photo, target=target)
+        where = f"Seen on a photo of {num_colours} different colours, for {target:g} dB."
+        if isinstance(found, tuple | list) or torch.as_tensor(found).numel() != 1:
+            raise Wrong(f"Return one number, the codebook size. {where}")
+        if found != needed:
+            raise Wrong(f"{_size_fault(float(found), needed)} {where}")
+    return "The smallest size that is good enough, on every photo tried."
+
+
+def _size_fault(found: float, needed: int) -> str:
+    if found == math.log2(needed):
+        return f"{found:g} are the bits of an index; the codebook size is asked for, {needed}."
+    if found not in [2**bits for bits in range(9)]:
+        return f"{found:.4g} is none of the codebook sizes 1, 2, 4, ..., 256."
+    if found < needed:
+        return f"With {found:g} colours the PSNR is still below the target; it takes {needed}."
+    return f"{found:g} is enough, and not the smallest: {needed} will do."
 
 
 # --- 02 · How does a lookup learn? -----------------------------------------------------------------
@@ -296,3 +455,539 @@ def beta_for(answer: Callable) -> str:
     for share in (0.8, 0.5, 0.3, 0.05, 1.0):
         compare(answer, lambda share: 1 / share - 1, mistakes, share=share)
     return "The codeword goes 1 / (1 + β) of the way, so β = 1 / share − 1."
+
+
+# --- 03 · Why do most codewords die? ---------------------------------------------------------------
+
+
+@exercise
+def seen_in_batch(answer: Callable) -> str:
+    """→ the expected share of 64 equally likely codewords that occur among 64 vectors."""
+    share = run(answer)
+    wanted = 1 - (1 - 1 / 64) ** 64
+    mistakes = {
+        1.0: "For a usage of 1 each vector would have to choose a codeword that no other chose: luck beyond belief.",
+        1 - wanted: "That is the share that does not occur; the share that does is 1 minus it.",
+        100 * wanted: "Right in percent; give the share as a number from 0 to 1.",
+        1 / 64: "That is the chance that one vector chooses one codeword; there are 64 vectors.",
+        64 * wanted: "That is how many codewords occur; the share is that number divided by 64.",
+    }
+    for value, words in mistakes.items():
+        if not difference(share, value):
+            raise Wrong(words)
+    share = float(share)
+    if not abs(share - wanted) < 0.02:
+        raise Wrong(
+            f"Not {share:.3g}: a codeword is missed by one vector with chance 63/64, by all with chance (63/64) ** 64."
+        )
+    return f"1 − (63/64)⁶⁴ = {wanted:.1%} of the codewords occur, on average."
+
+
+def _entropy(indices: Tensor, codebook_size: int, log: Callable = torch.log2) -> Tensor:
+    share = torch.bincount(indices.flatten(), minlength=codebook_size) / indices.numel()
+    return -(share[share > 0] * log(share[share > 0])).sum()
+
+
+def _nan_where_unused(indices: Tensor, codebook_size: int) -> Tensor:
+    used = len(indices.unique()) == codebook_size
+    return 2 ** _entropy(indices, codebook_size) if used else torch.tensor(torch.nan)
+
+
+@exercise
+def perplexity(answer: Callable) -> str:
+    """Indices of any shape, K → 2 to their entropy in bits."""
+    mistakes = {
+        "Where a codeword doesn't occur, 0 · log 0 is not a number: leave out the shares that are 0.": (
+            _nan_where_unused
+        ),
+        "That is the entropy in bits; the perplexity is 2 to that power.": _entropy,
+        "The logarithm is natural and the power's base is 2: both should be 2, or both e.": (
+            lambda indices, codebook_size: 2 ** _entropy(indices, codebook_size, torch.log)
+        ),
+        "The logarithm has base 2 and the power base e: both should be 2, or both e.": (
+            lambda indices, codebook_size: _entropy(indices, codebook_size).exp()
+        ),
+        "The sign is wrong: p log p is negative, so the entropy is minus the sum.": (
+            lambda indices, codebook_size: 2 ** -_entropy(indices, codebook_size)
+        ),
+        "That is how many different codewords occur; perplexity weighs them by how often they do.": (
+            lambda indices, codebook_size: float(len(indices.unique()))
+        ),
+    }
+    rare = torch.cat([torch.zeros(500), torch.arange(64)]).long()
+    for indices, codebook_size in [
+        (torch.randint(8, (400,)) ** 2 // 7, 16),
+        (rare, 64),
+        (torch.randint(5, (3, 20)), 5),
+        (torch.zeros(7).long(), 4),
+    ]:
+        compare(answer, metrics.perplexity, mistakes, indices=indices, codebook_size=codebook_size)
+    return "perplexity is right, for codewords that are never used too."
+
+
+def _ema_step(
+    codebook: Tensor, usage: Tensor, x: Tensor, indices: Tensor, decay: float, divisor: str = "new"
+) -> tuple[Tensor, Tensor]:
+    counts = torch.bincount(indices, minlength=len(codebook))
+    error_sums = torch.zeros_like(codebook).index_add(0, indices, x - codebook[indices])
+    moved = decay * usage + (1 - decay) * counts / len(x)
+    divisors = {"new": moved * len(x), "old": usage * len(x), "batch": counts, "share": moved}
+    step = (1 - decay) / divisors[divisor].clamp_min(1e-30)
+    return codebook + step[:, None] * error_sums, moved
+
+
+def _ema_without_guard(codebook: Tensor, usage: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    moved, usage = _ema_step(codebook, usage, *rest)
+    return torch.where(usage[:, None] > 0, moved, torch.nan), usage
+
+
+def _ema_of_counts(codebook: Tensor, usage: Tensor, x: Tensor, indices: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    counts = torch.bincount(indices, minlength=len(codebook))
+    usage = decay * usage + (1 - decay) * counts
+    error_sums = torch.zeros_like(codebook).index_add(0, indices, x - codebook[indices])
+    return codebook + ((1 - decay) / usage.clamp_min(1e-30))[:, None] * error_sums, usage
+
+
+@exercise
+def ema_step(answer: Callable) -> str:
+    """Codebook, usage, x, indices, decay → the codebook and the usage after one step of the moving average."""
+    mistakes = {
+        "A codeword whose usage is 0 turns into nan, 0 / 0: keep the divisor above 0 with clamp_min.": (
+            _ema_without_guard
+        ),
+        "decay and 1 − decay have changed places: decay is the share of the past that is kept.": (
+            lambda codebook, usage, x, indices, decay: _ema_step(codebook, usage, x, indices, 1 - decay)
+        ),
+        "The codewords are divided by the usage from before the step; N is the new one.": (
+            lambda *inputs: _ema_step(*inputs, divisor="old")
+        ),
+        "The error is divided by the batch's own count; N is the moving average, usage times the number of vectors.": (
+            lambda *inputs: _ema_step(*inputs, divisor="batch")
+        ),
+        "The error is divided by a share; N is that share times the number of vectors.": (
+            lambda *inputs: _ema_step(*inputs, divisor="share")
+        ),
+        "The usage is a share: divide the counts by the number of vectors, or it grows with the batch.": (
+            _ema_of_counts
+        ),
+        "The codewords move the wrong way: a vector's error is x − codeword.": (
+            lambda codebook, *rest: (2 * codebook - _ema_step(codebook, *rest)[0], _ema_step(codebook, *rest)[1])
+        ),
+    }
+    for num, dim, size, decay in [(50, 3, 8, 0.9), (200, 2, 16, 0.99), (4, 4, 6, 0.7)]:
+        usage = torch.rand(size)
+        usage[-1] = 0  # this codeword was never used, and isn't now
+        x, indices = torch.randn(num, dim), torch.randint(size - 1, (num,))
+        inputs = {"x": x, "indices": indices, "decay": decay}
+        compare(answer, _ema_step, mistakes, codebook=torch.randn(size, dim), usage=usage / usage.sum(), **inputs)
+    return "ema_step moves codewords and usage as the moving average does, for every decay tried."
+
+
+def _follow(sums: Tensor, counts: Tensor, x: Tensor, indices: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    counts = decay * counts + (1 - decay) * torch.bincount(indices, minlength=len(counts))
+    return decay * sums + (1 - decay) * torch.zeros_like(sums).index_add(0, indices, x), counts
+
+
+def _quotient(sums: Tensor, counts: Tensor) -> Tensor:
+    return sums / counts.clamp_min(1e-5)[:, None]
+
+
+def _restarting_step(
+    codebook: Tensor, sums: Tensor, counts: Tensor, x: Tensor, decay: float, threshold: float, repair: str = "all"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Follow, then restart; `repair` says which part of the restart is done, or done wrong."""
+    rows = x[: len(codebook)]
+    sums, counts = _follow(sums, counts, x, nearest(x, codebook), decay)
+    dead = counts < (threshold if repair == "absolute" else threshold * counts.mean())
+    fair = counts.mean()
+    if repair == "row":
+        return torch.where(dead[:, None], rows, _quotient(sums, counts)), sums, counts
+    if repair != "sum":
+        counts = torch.where(dead, fair, counts)
+    restarted = rows if repair == "mean" else rows * counts[:, None]
+    sums = torch.where(dead[:, None], restarted, sums)
+    return _quotient(sums, counts), sums, counts
+
+
+def _restart_overwritten(
+    codebook: Tensor, sums: Tensor, counts: Tensor, x: Tensor, decay: float, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    sums, counts = _follow(sums, counts, x, nearest(x, codebook), decay)
+    return _quotient(sums, counts), sums, counts
+
+
+def _restart_first(
+    codebook: Tensor, sums: Tensor, counts: Tensor, x: Tensor, decay: float, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    indices = nearest(x, codebook)
+    dead = counts < threshold * counts.mean()
+    counts = torch.where(dead, counts.mean(), counts)
+    sums = torch.where(dead[:, None], x[: len(codebook)] * counts[:, None], sums)
+    sums, counts = _follow(sums, counts, x, indices, decay)
+    return _quotient(sums, counts), sums, counts
+
+
+@exercise
+def restarting_step(answer: Callable) -> str:
+    """Codebook, sums, counts, x, decay, threshold → the three of them after an EMA step and a restart of the dead."""
+    mistakes = {
+        "The restart does nothing: the codebook is computed from sums and counts, which still tell of the old place.": (
+            _restart_overwritten
+        ),
+        "The restart lasts until the next step, which computes the codebook from the old sums and counts again.": (
+            lambda *inputs: _restarting_step(*inputs, repair="row")
+        ),
+        "A sum belongs to a count: the sum of a restarted codeword is its vector times its new count.": (
+            lambda *inputs: _restarting_step(*inputs, repair="mean")
+        ),
+        "The restarted codewords stand right and keep their low counts: in the next step they are dead again.": (
+            lambda *inputs: _restarting_step(*inputs, repair="sum")
+        ),
+        "The threshold is absolute: a codeword is dead below threshold times the mean of the counts.": (
+            lambda *inputs: _restarting_step(*inputs, repair="absolute")
+        ),
+        "This restart lasts, but it comes before the batch is followed; let it come after, by the new counts.": (
+            _restart_first
+        ),
+    }
+    for num, dim, size, decay, threshold in [(128, 8, 64, 0.99, 0.1), (64, 2, 32, 0.9, 0.2), (40, 3, 12, 0.5, 0.3)]:
+        dead = torch.arange(size) % 3 == 0
+        codebook = torch.where(dead[:, None], 100.0, 1.0) * torch.randn(size, dim)
+        counts = torch.where(dead, 0.01, 1 + 4 * torch.rand(size))
+        state = {"codebook": codebook, "sums": codebook * counts[:, None], "counts": counts}
+        settings = {"decay": decay, "threshold": threshold}
+        compare(answer, _restarting_step, mistakes, **state, x=torch.randn(num, dim), **settings)
+    return "Every dead codeword restarts at its vector, and stays there."
+
+
+@exercise
+def steps_until_restart(answer: Callable) -> str:
+    """Decay, threshold → the first whole t with decayᵗ below the threshold."""
+
+    def exact(decay: float, threshold: float) -> float:
+        return math.log(threshold) / math.log(decay)
+
+    mistakes = {
+        "Right but for the rounding: the answer is the first whole number of steps beyond it.": exact,
+        "One step early: after so many steps the usage is still above the threshold.": lambda *inputs: math.floor(
+            exact(*inputs)
+        ),
+        "One step late.": lambda *inputs: math.ceil(exact(*inputs)) + 1,
+        "The logarithms are the wrong way round: decayᵗ = threshold gives t = log threshold / log decay.": (
+            lambda *inputs: 1 / exact(*inputs)
+        ),
+        "1 / (1 − decay) is how far the average looks back; the threshold counts too.": lambda decay, threshold: round(
+            1 / (1 - decay)
+        ),
+    }
+    for decay, threshold in [(0.99, 0.1), (0.95, 0.1), (0.5, 0.3), (0.9, 0.02), (0.999, 0.5)]:
+        compare(answer, lambda *inputs: math.ceil(exact(*inputs)), mistakes, decay=decay, threshold=threshold)
+    return "t = log threshold / log decay, rounded up: 230 steps for 0.99 and 0.1."
+
+
+# --- 04 · Why many small codebooks, not one big one? -----------------------------------------------
+
+
+@exercise
+def predicted_stages(answer: Callable) -> str:
+    """→ the indices of 16.4 in the codebooks (0, 10, 20), (−3, 0, 3) and (−1, 0, 1), and the sum of the codewords."""
+    indices, rebuilt = parts(run(answer), "the list of the three indices", "the number that they rebuild")
+    mistakes = {
+        (1, 2, 2): "10 lies below 16.4, and 20 lies nearer: a residual may be negative.",
+        (2, 2, 2): "Stage 2 doesn't get 16.4 again: it gets what stage 1 leaves over, 16.4 − 20.",
+        (2, 0, 2): "The residual that stage 3 gets is −3.6 − (−3): mind its sign.",
+        (20, -3, -1): "These are the codewords; their indices are asked for, counted from 0.",
+        (3, 1, 1): "Indices count from 0.",
+    }
+    indices = [int(index) for index in parts(indices, "index of stage 1", "index of stage 2", "index of stage 3")]
+    if tuple(indices) in mistakes:
+        raise Wrong(mistakes[tuple(indices)])
+    for stage, (index, wanted) in enumerate(zip(indices, (2, 0, 0), strict=True), 1):
+        if index != wanted:
+            raise Wrong(f"The index of stage {stage} is not {index}: which codeword is nearest to what it receives?")
+    if fault := difference(rebuilt, 16.0, "the number rebuilt"):
+        raise Wrong(f"The indices are right, but {fault}: add the three codewords.")
+    return "20, then −3 of the −3.6 left over, then −1 of the −0.6: 16, and 0.4 is lost."
+
+
+def _residual_encode(x: Tensor, codebooks: Tensor) -> Tensor:
+    indices = []
+    for codebook in codebooks:
+        indices.append(nearest(x, codebook))
+        x = x - codebook[indices[-1]]
+    return torch.stack(indices, 1)
+
+
+def _subtracted_from_x(x: Tensor, codebooks: Tensor) -> Tensor:
+    residual, indices = x, []
+    for codebook in codebooks:
+        indices.append(nearest(residual, codebook))
+        residual = x - codebook[indices[-1]]
+    return torch.stack(indices, 1)
+
+
+def _added(x: Tensor, codebooks: Tensor) -> Tensor:
+    indices = []
+    for codebook in codebooks:
+        indices.append(nearest(x, codebook))
+        x = x + codebook[indices[-1]]
+    return torch.stack(indices, 1)
+
+
+@exercise
+def residual_encode(answer: Callable) -> str:
+    """(N, dim), (M, K, dim) → (N, M): the index of the codeword nearest to each stage's residual."""
+    mistakes = {
+        "Every stage gets x itself: hand on what the stage before it leaves over.": lambda x, codebooks: torch.stack(
+            [nearest(x, codebook) for codebook in codebooks], 1
+        ),
+        "Subtract from the residual, not from x: stage 3 gets what stages 1 and 2 both leave.": _subtracted_from_x,
+        "The codeword is added to the residual: subtract it.": _added,
+        "A vector's indices stand in a column; put them in a row: stack along dim=1.": lambda x, codebooks: (
+            _residual_encode(x, codebooks).T
+        ),
+        "The stages run backwards: the first codebook comes first.": lambda x, codebooks: _residual_encode(
+            x, codebooks.flip(0)
+        ),
+    }
+    for num, dim, stages, size in [(9, 2, 4, 5), (64, 3, 3, 16), (50, 8, 2, 50), (6, 4, 1, 3)]:
+        scales = 0.6 ** torch.arange(stages).view(-1, 1, 1)
+        codebooks = scales * torch.randn(stages, size, dim)
+        compare(answer, _residual_encode, mistakes, x=torch.randn(num, dim), codebooks=codebooks)
+    return "Every stage gets what the stages before it leave over."
+
+
+@exercise
+def cost(answer: Callable) -> str:
+    """dim, K, M → bits a vector, numbers in M codebooks, numbers in one codebook with Kᴹ codewords."""
+    names = "the bits of a vector", "the numbers in M codebooks", "the numbers in one codebook"
+    words = [
+        {
+            "An index among K codewords takes log₂ K bits, not K.": lambda dim, size, num: num * size,
+            "Each of the M stages sends an index: M times log₂ K.": lambda dim, size, num: math.log2(size),
+            "log₂ K is the power of 2 that makes K; math.log is another logarithm.": lambda dim, size, num: (
+                num * math.log(size)
+            ),
+            "Stages add their bits: M times log₂ K, not log₂ K to the M.": lambda dim, size, num: (
+                math.log2(size) ** num
+            ),
+        },
+        {
+            "A codeword is a vector of dim numbers: the M codebooks hold M · K of those.": lambda dim, size, num: (
+                num * size
+            ),
+            "Codebooks lie beside each other in memory: they add up, M · K · dim.": lambda dim, size, num: (
+                size**num * dim
+            ),
+            "This is a single stage: there are M of them.": lambda dim, size, num: size * dim,
+        },
+        {
+            "As many codewords as there are sums: each of M stages has K choices, and choices multiply.": (
+                lambda dim, size, num: num * size * dim
+            ),
+            "These are the codewords; each is a vector of dim numbers.": lambda dim, size, num: size**num,
+            "K choices, M times over, are K to the M, not M to the K.": lambda dim, size, num: num**size * dim,
+        },
+    ]
+    for dim, size, num in [(64, 16, 3), (4, 10, 5), (3, 4, 1), (1, 2, 6)]:
+        inputs = {"dim": dim, "codebook_size": size, "num_quantizers": num}
+        wanted = num * math.log2(size), num * size * dim, size**num * dim
+        results = [float(result) for result in parts(run(answer, **inputs), *names)]
+        for name, result, right, mistakes in zip(names, results, wanted, words, strict=True):
+            if fault := difference(result, float(right), name):
+                known = [
+                    say for say, mistake in mistakes.items() if not difference(result, float(mistake(dim, size, num)))
+                ]
+                raise Wrong(f"{known[0]} Seen {given(inputs)}." if known else f"{fault} {given(inputs)}.")
+    return "Bits and memory add up, M · log₂ K and M · K · dim; what can be rebuilt multiplies, Kᴹ."
+
+
+def _best_split(dim: int, bits: int, memory: int) -> tuple[int, int]:
+    splits = [(num, 2 ** (bits // num)) for num in range(1, bits + 1) if bits % num == 0]
+    return next((num, size) for num, size in splits if num * size * dim <= memory)
+
+
+def _smallest_split(dim: int, bits: int, memory: int) -> tuple[int, int]:
+    return bits, 2
+
+
+def _dimless_split(dim: int, bits: int, memory: int) -> tuple[int, int]:
+    return _best_split(1, bits, memory)
+
+
+def _rounded_split(dim: int, bits: int, memory: int) -> tuple[int, int]:
+    splits = [(num, 2 ** (bits // num)) for num in range(1, bits + 1)]
+    return next((num, size) for num, size in splits if num * size * dim <= memory)
+
+
+@exercise
+def best_split(answer: Callable) -> str:
+    """dim, bits, memory → M and K of the equal stages that leave the least error: the fewest that fit."""
+    mistakes = {
+        "That is the split with the least memory; it also leaves the most error. Is there a larger one that fits?": (
+            _smallest_split
+        ),
+        "That is too large: a codeword takes dim numbers of the memory, not one.": _dimless_split,
+        "The bits must come out: M · log₂ K is smaller than `bits` where M doesn't divide it.": _rounded_split,
+        "That is K and M; return M first.": lambda dim, bits, memory: _best_split(dim, bits, memory)[::-1],
+        "That is one codebook, and it doesn't fit.": lambda dim, bits, memory: (1, 2**bits),
+    }
+    for dim, bits, memory in [
+        (4, 12, 600),
+        (4, 12, 200),
+        (48, 24, 40_000),
+        (2, 10, 5000),
+        (8, 15, 100_000),
+        (3, 8, 64),
+    ]:
+        compare(answer, _best_split, mistakes, dim=dim, bits=bits, memory=memory)
+    return "The fewest, largest codebooks that fit leave the least error."
+
+
+def _commitment_terms(x: Tensor, codebooks: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The sum of the chosen codewords, and every stage's commitment term, x moving in each."""
+    residual, terms = x, []
+    for codebook in codebooks.detach():
+        chosen = codebook[nearest(residual, codebook)]
+        terms.append(F.mse_loss(residual, chosen))
+        residual = residual - chosen
+    return x - residual, terms
+
+
+@exercise
+def residual_layer(answer: Callable) -> str:
+    """(N, dim), (M, K, dim) → the quantized vectors with one straight-through, and the M commitment terms."""
+    for num, dim, stages, size in [(9, 2, 4, 5), (30, 3, 2, 8), (5, 4, 1, 3)]:
+        x = torch.randn(num, dim, requires_grad=True)
+        codebooks = (0.6 ** torch.arange(stages).view(-1, 1, 1) * torch.randn(stages, size, dim)).requires_grad_()
+        inputs = {"x": x, "codebooks": codebooks}
+        quantized, terms = parts(run(answer, **inputs), "the quantized vectors", "the list of commitment terms")
+        wanted, wanted_terms = _commitment_terms(x, codebooks)
+        if fault := difference(quantized, wanted, "the quantized tensor"):
+            raise Wrong(f"{fault} {given(inputs)}.")
+        _judge_output(quantized, x, codebooks)
+        if not isinstance(terms, Tensor | tuple | list) or getattr(terms, "ndim", 1) == 0 or len(terms) != stages:
+            raise Wrong(f"There should be {stages} commitment terms, one a stage, for codebooks of {stages} stages.")
+        for stage, (term, right) in enumerate(zip(terms, wanted_terms, strict=True), 1):
+            if fault := difference(term, right, f"the commitment term of stage {stage}"):
+                raise Wrong(f"{fault} {given(inputs)}.")
+            _judge_pull(stage, term, right, x, codebooks)
+    return "The Jacobian is the identity, and every stage pulls."
+
+
+def _judge_output(quantized: Tensor, x: Tensor, codebooks: Tensor) -> None:
+    weights, stages = torch.randn_like(x), len(codebooks)
+    by_x, by_codebooks = gradients(weights * quantized, x, codebooks)
+    if by_codebooks.any():
+        raise Wrong("The output moves the codebooks: add up detached codewords.")
+    if not by_x.any():
+        raise Wrong("No gradient of the output reaches x: return straight_through(x, ...).")
+    if stages > 1 and not difference(by_x, stages * weights):
+        raise Wrong(
+            f"With {stages} stages the output's gradient arrives {stages} times too large: one straight-through."
+        )
+    if difference(by_x, weights):
+        raise Wrong("The output's gradient must reach x as it is: one straight-through, around the sum of all stages.")
+
+
+def _judge_pull(stage: int, term: Tensor, right: Tensor, x: Tensor, codebooks: Tensor) -> None:
+    by_x, by_codebooks = gradients(term, x, codebooks)
+    if by_codebooks.any():
+        raise Wrong(f"The commitment term of stage {stage} moves the codebooks: detach the codewords.")
+    if not by_x.any() and stage == 1:
+        raise Wrong("The commitment term of stage 1 doesn't pull x: don't detach the residual.")
+    if not by_x.any():
+        raise Wrong(
+            f"The commitment term of stage {stage} doesn't pull x: subtract plain codewords from a residual that moves "
+            "with x, not their straight-through."
+        )
+    if difference(by_x, *gradients(right, x)):
+        raise Wrong(f"The commitment term of stage {stage} has the right value and the wrong gradient by x.")
+
+
+# --- 07 · One model, every bitrate? ----------------------------------------------------------------
+
+
+@exercise
+def bits_per_pixel(answer: Callable) -> str:
+    """Stride, K, M → M · log2 K / stride²."""
+    mistakes = {
+        "A latent stands for stride × stride pixels: divide by the square of the stride.": lambda s, k, m: (
+            m * math.log2(k) / s
+        ),
+        "These are the bits of a whole latent: its pixels share them.": lambda s, k, m: m * math.log2(k),
+        "Every stage adds its index: count all of them.": lambda s, k, m: math.log2(k) / s**2,
+        "An index isn't K bits long: K things are told apart by log2(K) bits.": lambda s, k, m: m * k / s**2,
+        "M indices of K values each are M · log2(K) bits, not log2(M · K).": lambda s, k, m: math.log2(m * k) / s**2,
+        "The logarithm is that to base 2.": lambda s, k, m: m * math.log(k) / s**2,
+    }
+    for stride, size, stages in [(8, 256, 8), (8, 256, 1), (4, 1024, 2), (16, 16, 12)]:
+        inputs = {"stride": stride, "codebook_size": size, "num_quantizers": stages}
+        compare(answer, lambda s, k, m: m * math.log2(k) / s**2, mistakes, **inputs)
+    return "Right for every setting tried: M · log2 K bits, shared by stride² pixels."
+
+
+def _dropped(indices: Tensor, kept: Tensor, shift: int = 0) -> Tensor:
+    stage = torch.arange(indices.shape[-1])
+    return torch.where(stage + shift >= kept.view(-1, 1, 1, 1), -1, indices)
+
+
+@exercise
+def drop_stages(answer: Callable) -> str:
+    """(B, h, w, M), (B,) → (B, h, w, M): −1 in the stages that an image doesn't keep."""
+    mistakes = {
+        "One stage too few is kept: with kept = 2, stages 0 and 1 stay.": lambda i, k: _dropped(i, k, shift=1),
+        "One stage too many is kept: with kept = 2, stages 0 and 1 stay.": lambda i, k: _dropped(i, k, shift=-1),
+        "Dropped stages have the index 0, which is a codeword like any other: write -1.": lambda i, k: _dropped(
+            i, k
+        ).clamp_min(0),
+        "The first stages are dropped and the last kept: it must be the other way round.": lambda i, k: _dropped(
+            i.flip(-1), k
+        ).flip(-1),
+        "Every image keeps as many stages as the first: each has its own number in kept.": lambda i, k: _dropped(
+            i, k[:1].expand_as(k)
+        ),
+        "Nothing is dropped.": lambda i, k: i,
+    }
+    for batch, height, width, stages in [(4, 3, 2, 8), (1, 2, 2, 3), (6, 1, 5, 4)]:
+        indices = torch.randint(16, (batch, height, width, stages))
+        kept = torch.randint(1, stages + 1, (batch,))
+        compare(answer, _dropped, mistakes, indices=indices, kept=kept)
+    return "Every image keeps its own number of stages, on every input tried."
+
+
+@exercise
+def decode_prefix(answer: Callable) -> str:
+    """Model, indices (B, h, w, M), number of stages, height, width → (B, 3, height, width)."""
+    sizes = {"dim": 6, "width": 8, "stride": 4, "num_blocks": 1}
+    quantizer = ResidualVectorQuantizer(6, 8, 4, channel_dim=1)
+    model = VQVAE(Encoder(**sizes), quantizer, Decoder(**sizes)).eval()
+    mistakes = {
+        "All stages are used: keep the first num_quantizers of them.": lambda i, m, h, w: model.decode(i)[..., :h, :w],
+        "These are the last stages: the first ones are asked for.": lambda i, m, h, w: model.decode(i[..., -m:])[
+            ..., :h, :w
+        ],
+        "This is stage number num_quantizers alone: decode it with all those before it.": lambda i, m, h, w: (
+            model.decode(i[..., m - 1 : m])[..., :h, :w]
+        ),
+        "The image still has its filled-up patches: cut it to height and width.": lambda i, m, h, w: model.decode(
+            i[..., :m]
+        ),
+        "The image is cut at the top and left; the filling is at the bottom and right.": lambda i, m, h, w: (
+            model.decode(i[..., :m])[..., -h:, -w:]
+        ),
+    }
+
+    def right(indices: Tensor, stages: int, height: int, width: int) -> Tensor:
+        return model.decode(indices[..., :stages])[..., :height, :width]
+
+    @functools.wraps(answer)
+    def with_model(*inputs: Any) -> Any:
+        return answer(model, *inputs)
+
+    with torch.no_grad():
+        for batch, height, width, stages in [(2, 10, 13, 2), (1, 8, 8, 1), (1, 9, 6, 3), (1, 5, 7, 4)]:
+            indices = model.encode(torch.rand(batch, 3, height, width))
+            inputs = {"indices": indices, "num_quantizers": stages, "height": height, "width": width}
+            compare(with_model, right, mistakes, **inputs)
+    return "The right image from every prefix tried, cut to its size."

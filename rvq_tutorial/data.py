@@ -20,7 +20,7 @@ from rvq_tutorial.arguments import check_whole
 Split = Literal["train", "held_out"]
 
 # Where each photograph lies inside the package that ships it.
-_TRAIN = (
+TRAIN_PHOTOS = (
     "skimage/data/astronaut.png",
     "skimage/data/hubble_deep_field.jpg",
     "skimage/data/ihc.png",
@@ -29,13 +29,13 @@ _TRAIN = (
     "skimage/data/rocket.jpg",
     "sklearn/datasets/images/flower.jpg",
 )
-_HELD_OUT = (
+HELD_OUT_PHOTOS = (
     "skimage/data/chelsea.png",
     "skimage/data/coffee.png",
     "sklearn/datasets/images/china.jpg",
 )
 
-_CROP_SCALES = (1.0, 0.71, 0.5)
+CROP_SCALES = (1.0, 0.71, 0.5)
 
 
 class Photos(NamedTuple):
@@ -54,7 +54,27 @@ def photos() -> Photos:
     Raises:
         FileNotFoundError: scikit-image or scikit-learn is missing, or came without its pictures.
     """
-    return Photos(*({Path(path).stem: _read_photo(path) for path in paths} for paths in (_TRAIN, _HELD_OUT)))
+    paths = TRAIN_PHOTOS, HELD_OUT_PHOTOS
+    return Photos(*({Path(path).stem: read_photo(_path_in_package(path)) for path in split} for split in paths))
+
+
+def read_photo(path: str | Path) -> Tensor:
+    """A picture file of your own, in any format Pillow reads: (3, H, W), float32 in [0, 1], upright.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it isn't a picture.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"path must name a picture file; there is no file {path}") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"path must name a picture file; {path} is none that Pillow can read") from None
+    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).float() / 255
 
 
 def photo_crops(size: int, n: int, seed: int = 0, split: Split = "train") -> Tensor:
@@ -113,14 +133,6 @@ def torchvision_images(
 # Photographs
 
 
-def _read_photo(path: str) -> Tensor:
-    import numpy as np
-    from PIL import Image
-
-    with Image.open(_path_in_package(path)) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
-
-
 def _path_in_package(path: str) -> Path:
     """Find a package's file without importing the package, which would take a second."""
     package, _, rest = path.partition("/")
@@ -134,7 +146,7 @@ def _path_in_package(path: str) -> Path:
 
 def _pyramid(picture: Tensor, size: int) -> list[Tensor]:
     """The picture at every crop scale that still holds a whole crop."""
-    shapes = [[round(side * scale) for side in picture.shape[1:]] for scale in _CROP_SCALES]
+    shapes = [[round(side * scale) for side in picture.shape[1:]] for scale in CROP_SCALES]
     return [picture] + [
         F.interpolate(picture[None], shape, mode="bilinear", antialias=True)[0]
         for shape in shapes[1:]

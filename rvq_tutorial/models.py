@@ -42,7 +42,8 @@ class Encoder(nn.Module):
         self, in_channels: int = 3, dim: int = 64, *, width: int = 64, stride: int = 8, num_blocks: int = 3
     ) -> None:
         super().__init__()
-        _check_sizes(in_channels, dim, width, stride, num_blocks)
+        check_whole(in_channels, "in_channels")
+        _check_sizes(dim, width, stride, num_blocks)
         self.in_channels = in_channels
         self.stride = stride
         self.from_patches = nn.Conv2d(in_channels, width, kernel_size=stride, stride=stride, bias=False)
@@ -67,7 +68,8 @@ class Decoder(nn.Module):
         self, out_channels: int = 3, dim: int = 64, *, width: int = 64, stride: int = 8, num_blocks: int = 3
     ) -> None:
         super().__init__()
-        _check_sizes(out_channels, dim, width, stride, num_blocks)
+        check_whole(out_channels, "out_channels")
+        _check_sizes(dim, width, stride, num_blocks)
         self.from_latents = nn.Conv2d(dim, width, kernel_size=3, padding=1, bias=False)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(num_blocks)))
         self.to_patches = nn.ConvTranspose2d(width, out_channels, kernel_size=stride, stride=stride, bias=False)
@@ -90,7 +92,7 @@ def cosine_patterns(channels: int, size: int) -> Tensor:
     across, over_channels = _cosines(size), _cosines(channels)
     patterns = torch.einsum("ac,uy,vx->auvcyx", over_channels, across, across)
     frequency = torch.arange(size)
-    frequency = 4 * torch.arange(channels)[:, None, None] + frequency[:, None] + frequency
+    frequency = size / 2 * torch.arange(channels)[:, None, None] + frequency[:, None] + frequency
     return patterns.flatten(0, 2)[frequency.flatten().argsort(stable=True)]
 
 
@@ -150,8 +152,7 @@ class VQVAE(nn.Module):
         return self.encoder(F.pad(images, (0, right, 0, below), mode="replicate"))
 
 
-def _check_sizes(channels: int, dim: int, width: int, stride: int, num_blocks: int) -> None:
-    check_whole(channels, "channels")
+def _check_sizes(dim: int, width: int, stride: int, num_blocks: int) -> None:
     check_whole(dim, "dim")
     check_whole(width, "width")
     check_whole(num_blocks, "num_blocks")

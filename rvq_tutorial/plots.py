@@ -486,30 +486,28 @@ def staircase(codebook: Tensor, target: float, x: float | None = None) -> Figure
     low, high = codebook.min().item() - 0.75, codebook.max().item() + 0.75
     grid = torch.linspace(low, high, 2001).double()
     steps = codebook[nearest(grid[:, None], codebook[:, None])]
-    jumps = int((steps.diff() != 0).sum())
-    steps[1:][steps.diff() != 0] = torch.nan  # there is nothing between the steps
-    figure = Figure(
-        8.0,
-        4.0,
-        alt=f"Left, the lookup among {len(codebook)} numbers: a staircase. Right, the squared error behind it, in steps.",
-        caption=f"Both are flat, slope 0, but for {jumps} jumps.",
-    )
+    jumps = steps.diff().nonzero().flatten() + 1
+    steps[jumps] = torch.nan  # there is nothing between the steps
+    alt = f"Left, the lookup among {len(codebook)} numbers: a staircase. Right, the squared error behind it, in steps."
+    caption = f"Both are flat, slope 0, but for {len(jumps)} jumps."
+    if x is not None:
+        chosen = codebook[(codebook - x).abs().argmin()].item()
+        alt += f" Dashed, through x = {x:g}: a line of slope 1 and a parabola."
+        caption = (
+            f"At x = {x:g} the lookup gives {chosen:g}, and so does everything near by: both slopes are 0. What is "
+            f"pretended is x̂ = x + ({chosen - x:.2g}), the dashed line, of slope 1. So the loss (x̂ − {target:g})² "
+            f"seems to have slope 2 ({chosen:g} − {target:g}) = {2 * (chosen - target):.2g}."
+        )
+    figure = Figure(8.0, 4.0, alt=alt, caption=caption.replace("-", "−"))
     for i, (name, of) in enumerate({"x̂": lambda y: y, "loss": lambda y: (y - target) ** 2}.items()):
         axes = _place(figure, 0.65 + 4.05 * i, 0.95, 3.2, 2.8)
         axes.set(title=name, xlabel="x", xlim=(low, high), ylim=((low, high), (-0.15, (high - low) ** 2 / 3))[i])
         axes.plot(grid, of(steps), color=COLORS["codeword"], solid_capstyle="butt", label="the lookup")
         if x is not None:
-            chosen = codebook[(codebook - x).abs().argmin()].item()
-            pretended = of(grid + chosen - x)
-            axes.plot(grid, pretended, "--", color=SERIES_COLORS[0], linewidth=1.4, label="what is pretended")
             style = {"color": COLORS["codeword"], "markeredgecolor": "white", "markersize": 11, "zorder": 4}
             axes.plot(x, of(chosen), MARKERS["codeword"], **style)
-            figure.alt += f" Dashed, through x = {x:g}: a line of slope 1 and a parabola."
-            figure.caption = (
-                f"At x = {x:g} the lookup gives {chosen:g}, and so does everything near by: both slopes are 0. "
-                f"Straight-through takes x̂ for x + ({chosen - x:.2g}), dashed: slope 1. So to it the loss "
-                f"(x̂ − {target:g})² has slope 2 ({chosen:g} − {target:g}) = {2 * (chosen - target):.2g}."
-            ).replace("-", "−")
+            pretended = of(grid + chosen - x)
+            axes.plot(grid, pretended, "--", color=SERIES_COLORS[0], linewidth=1.4, label="what is pretended")
     figure.legend(*axes.get_legend_handles_labels(), loc="lower left", ncols=2)
     return figure
 
@@ -571,6 +569,43 @@ def lines(
     axes.set_ylim(bottom=0)
     _label_ends(axes, drawn)
     return figure
+
+
+@in_house_style
+def codebook_memory(dim: int, codebook_sizes: Sequence[int], *, max_bits: int = 64) -> Figure:
+    """Bytes that one codebook takes for so many bits a vector, in float32, and those of stages of K codewords.
+
+    codebook_sizes: the sizes K, one curve each, with a mark for every stage.
+    """
+    rates = np.arange(1, max_bits + 1)
+    curves = {"one codebook": (rates, 4.0 * dim * 2.0**rates)}
+    for size in codebook_sizes:
+        stages = np.arange(1, int(max_bits / math.log2(size)) + 1)
+        curves[f"stages of {size}"] = (stages * math.log2(size), 4.0 * dim * size * stages)
+    ends = [f"{_plain(name)} {_bytes(memory[-1])}" for name, (_, memory) in curves.items()]
+    figure = Figure(
+        8.0,
+        3.8,
+        alt=f"Memory against bits a vector for one codebook and for stages of {', '.join(map(str, codebook_sizes))}.",
+        caption=f"Vectors of {dim} components; a mark is a stage. At the right end: {'; '.join(ends)}.",
+    )
+    axes = figure.subplots()
+    axes.set(xlabel="bits a vector", ylabel="memory", yscale="log")
+    powers = range(3, 22, 3)
+    axes.set_yticks([10.0**power for power in powers], [_bytes(10.0**power) for power in powers])
+    axes.minorticks_off()
+    drawn = {}
+    for rank, (name, (bits, memory)) in enumerate(curves.items()):
+        style = _series_style(name, rank) | ({"marker": ""} if rank == 0 else {})
+        drawn[name] = axes.plot(bits, memory, **style)[0]
+    _label_ends(axes, drawn)
+    return figure
+
+
+def _bytes(count: float) -> str:
+    """A number of bytes with the unit that keeps it below a thousand: 98304 is 98.3 kB."""
+    power = min(int(math.log10(count) // 3), 7)
+    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB', 'ZB')[power]}"
 
 
 @in_house_style
@@ -672,30 +707,31 @@ def color_cube(photo: Tensor, codebook: Tensor | None = None, *, title: str = ""
         more = "Each dot is a pixel in its own colour; all greys lie on the line from black to white."
     else:
         codebook = codebook.detach().cpu().float()
-        indices = nearest(pixels, codebook)
-        used = _used(indices, len(codebook))
+        size, indices = len(codebook), nearest(pixels, codebook)
+        used = _used(indices, size)
         rebuilt = codebook[indices].T.unflatten(1, (height, width))
-        words = f"K = {len(codebook)}: {math.log2(len(codebook)):.3g} bits per pixel, PSNR {psnr(photo, rebuilt):.1f} dB"
-        more = f"Crosses are codewords in their own colours; {used.sum()} of the {len(codebook)} are used by some pixel."
+        words = f"K = {size}: {math.log2(size):.3g} bits per pixel, PSNR {psnr(photo, rebuilt):.1f} dB"
+        more = f"Crosses are codewords in their own colours, hollow if no pixel uses them: {(~used).sum()} of {size}."
     # A pixel is a square of whole screen pixels.
     photo_size = np.array([width, height]) * max(1, min(960 // width, 720 // height)) / PIXELS_PER_INCH
-    size = np.array([photo_size[0] + 4.0, max(photo_size[1] + 0.85, 3.9)])
-    kind = "A photo" if codebook is None else f"A photo rebuilt from {len(codebook)} colours, its palette"
-    figure = Figure(*size, alt=f"{kind} and its pixels in the cube of all colours.", caption=f"{words}. {more}")
-    axes = _place(figure, 0, size[1] - photo_size[1] - 0.3, *photo_size)
+    height = max(photo_size[1] + 0.85, 3.9)
+    kind = "A photo" if codebook is None else f"A photo rebuilt from {size} colours, its palette"
+    alt = f"{kind} and its pixels in the cube of all colours."
+    figure = Figure(photo_size[0] + 4.0, height, alt=alt, caption=f"{words}. {more}")
+    axes = _place(figure, 0, height - photo_size[1] - 0.3, *photo_size)
     axes.set_title(title or words, fontsize=10, pad=4)
-    cube = _place(figure, size[0] - 3.8, size[1] - 3.85, 3.8, 3.8)
+    cube = _place(figure, photo_size[0] + 0.2, height - 3.85, 3.8, 3.8)
     _draw_cube(cube, pixels[:: math.ceil(len(pixels) / 2500)])
     if codebook is None:
         _draw_pixels(axes, photo)
     else:
         _draw_pixels(axes, rebuilt)
         darkest_first = codebook[codebook.sum(1).argsort()]
-        _draw_pixels(_place(figure, 0, size[1] - photo_size[1] - 0.75, photo_size[0], 0.38), darkest_first.T[:, None])
-        style = {"marker": MARKERS["codeword"], "edgecolors": "black", "linewidths": 0.8, "zorder": 4}
+        _draw_pixels(_place(figure, 0, height - photo_size[1] - 0.75, photo_size[0], 0.38), darkest_first.T[:, None])
+        style = {"s": 360 / max(size, 8) ** 0.4, "marker": MARKERS["codeword"], "linewidths": 0.9, "zorder": 4}
         right, up, _ = VIEW @ codebook.T.numpy()
-        for some, colors in ((used, codebook[used].clamp(0, 1).numpy()), (~used, "none")):
-            cube.scatter(right[some], up[some], s=300 / max(len(codebook), 8) ** 0.4, c=colors, **style)
+        cube.scatter(right[used], up[used], c=codebook[used].clamp(0, 1).numpy(), edgecolors="white", **style)
+        cube.scatter(right[~used], up[~used], c="none", edgecolors="black", **style)
     return figure
 
 

@@ -14,7 +14,7 @@ from rvq_tutorial import metrics
 from rvq_tutorial.arguments import check_vectors, check_whole
 from rvq_tutorial.models import VQVAE
 
-START_IMAGES = 256  # encoded before the first step, to start the codebooks from
+START_IMAGES = 128  # encoded before the first step, to start the codebooks from
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 

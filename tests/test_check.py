@@ -6,6 +6,7 @@ To add a check's wrong answers, give them to WRONG, each with a part of what the
 import ast
 import contextlib
 import functools
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +18,138 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rvq_tutorial import check, nearest, straight_through
+from rvq_tutorial import check, kmeans, metrics, nearest, straight_through
 
 SOURCES = Path(__file__).parent.parent / "notebooks" / "sources"
 DEFINITIONS = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
 
 # Exercise → wrong answers, each with a regular expression for what its learner is told.
 WRONG: dict[str, list[tuple[Any, str]]] = {}
+
+# --- 01 · How few colours does a photo need? -------------------------------------------------------
+
+WRONG["file_bits"] = [
+    (lambda height, width, size: height * width * math.log2(size), "codebook is missing"),
+    (lambda height, width, size: height * width * size + 24 * size, "isn't K bits"),
+    (lambda height, width, size: 3 * height * width * math.log2(size) + 24 * size, "whole colour"),
+    (lambda height, width, size: height * width * math.log2(size) + 8 * size, "takes 24 bits"),
+    (lambda height, width, size: height * width * (math.log2(size) + 24), "sent once"),
+    (lambda height, width, size: height * width * math.log(size) + 24 * size, "base 2"),
+    (lambda height, width, size: (height * width * math.log2(size) + 24 * size) / 8, "bytes"),
+    (lambda height, width, size: 0, "should be 32384, and is 0"),
+]
+
+WRONG["nearest_colours"] = [
+    (lambda pixels, codebook: torch.cdist(pixels, codebook).argmax(1), "farthest"),
+    (lambda pixels, codebook: torch.cdist(pixels, codebook).argmin(0), "over the codewords"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).sum(-1).argmin(1), "cancel"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).sum(-1).abs().argmin(1), "brightness"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).abs().sum(-1).argmin(1), "along the axes"),
+    (lambda pixels, codebook: torch.cdist(pixels, codebook).square().amin(1), "take argmin"),
+    (lambda pixels, codebook: codebook[nearest(pixels, codebook)], "already decoded"),
+    (lambda pixels, codebook: (pixels - codebook).square().sum(1).argmin(), "raises RuntimeError"),
+    (lambda pixels, codebook: nearest(pixels, codebook)[:, None], "should have shape"),
+]
+
+
+def _moved(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    rows = [pixels[indices == k].mean(0) for k in range(len(codebook))]
+    return torch.stack(rows)
+
+
+def _moved_in_place(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    return codebook.copy_(_moved(pixels, indices, codebook))
+
+
+def _summed_pixels(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    return torch.stack([pixels[indices == k].sum(0) for k in range(len(codebook))])
+
+
+WRONG["move_codewords"] = [
+    (_summed_pixels, "These are sums"),
+    (lambda pixels, indices, codebook: _summed_pixels(pixels, indices, codebook) / len(pixels), "number of all pixels"),
+    (lambda pixels, indices, codebook: _summed_pixels(pixels, indices, codebook) / len(codebook), "divided by K"),
+    (lambda pixels, indices, codebook: codebook + 0, "haven't moved"),
+    (_moved_in_place, "changes codebook in place"),
+    (
+        lambda pixels, indices, codebook: torch.stack(
+            [pixels[indices == k].median(0).values for k in range(len(codebook))]
+        ),
+        "medians",
+    ),
+    (
+        lambda pixels, indices, codebook: torch.stack(
+            [torch.cat([pixels[indices == k], codebook[[k]]]).mean(0) for k in range(len(codebook))]
+        ),
+        "averaged in",
+    ),
+    (
+        lambda pixels, indices, codebook: torch.stack([pixels[indices == k].mean() for k in range(len(codebook))]),
+        "should have shape",
+    ),
+]
+
+
+def _rescued(
+    pixels: Tensor, indices: Tensor, codebook: Tensor, places: Callable[[Tensor, Tensor, int], Tensor]
+) -> Tensor:
+    """Used codewords moved; the unused ones go to places(pixels, distances, how many)."""
+    moved = _moved(pixels, indices, codebook)
+    unused = moved.isnan().any(1)
+    distances = (pixels - codebook[indices]).square().sum(1)
+    moved[unused] = places(pixels, distances, int(unused.sum()))
+    return moved
+
+
+def _stay(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    moved = _moved(pixels, indices, codebook)
+    return torch.where(moved.isnan(), codebook, moved)
+
+
+def _measured_after(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    moved = _moved(pixels, indices, codebook)
+    unused = moved.isnan().any(1)
+    moved[unused] = pixels[(pixels - moved[indices]).square().sum(1).topk(int(unused.sum())).indices]
+    return moved
+
+
+WRONG["rescue_codewords"] = [
+    (_moved, "become NaN"),
+    (_stay, "stay where they were"),
+    (lambda pixels, indices, codebook: _moved(pixels, indices, codebook).nan_to_num(), "in black"),
+    (lambda *inputs: _rescued(*inputs, lambda pixels, distances, num: pixels.mean(0)), "one of them is none"),
+    (lambda *inputs: _rescued(*inputs, lambda pixels, distances, num: pixels[distances.argmax()]), "same pixel"),
+    (
+        lambda *inputs: _rescued(*inputs, lambda pixels, distances, num: pixels[distances.argsort()[:num]]),
+        "served best",
+    ),
+    (lambda *inputs: _rescued(*inputs, lambda pixels, distances, num: pixels[:num]), "not those farthest"),
+    (_measured_after, "in `codebook`, they chose"),
+    (lambda pixels, indices, codebook: _moved(pixels, indices, codebook)[indices.unique()], "Return a codebook"),
+    (
+        lambda *inputs: _rescued(*inputs, lambda pixels, d, num: pixels[d.topk(num).indices]) + 0.1,
+        "the mean of a used codeword should be",
+    ),
+]
+
+
+def _needed(photo: Tensor, target: float) -> int:
+    pixels = photo.flatten(1).T
+    sizes = [2**bits for bits in range(9)]
+    fits = (kmeans(pixels, size).centroids for size in sizes)
+    enough = (metrics.psnr(pixels, book[nearest(pixels, book)]) >= target for book in fits)
+    return next(size for size, good in zip(sizes, enough, strict=False) if good)
+
+
+WRONG["colours_needed"] = [
+    (lambda photo, target: _needed(photo, target).bit_length() - 1, "4 are the bits"),
+    (lambda photo, target: _needed(photo, target) // 2, "it takes 16"),
+    (lambda photo, target: 2 * _needed(photo, target), "32 is enough, and not the smallest: 16"),
+    (lambda photo, target: 256, "not the smallest"),
+    (lambda photo, target: target + 0.5, "50.5 is none of the codebook sizes"),
+    (lambda photo, target: (_needed(photo, target), target), "Return one number"),
+    (lambda photo, target: kmeans(photo, 4), "raises ValueError"),
+]
 
 # --- 02 · How does a lookup learn? -----------------------------------------------------------------
 
@@ -148,6 +274,156 @@ WRONG["beta_for"] = [
     (lambda share: 1 / share, "Too large by 1"),
     (lambda share: 1 / (1 + share), "other way round"),
     (lambda share: 0.25, "should be 1, and is 0.25 for share = 0.5"),
+]
+
+# --- 07 · One model, every bitrate? ----------------------------------------------------------------
+
+WRONG["bits_per_pixel"] = [
+    (lambda stride, size, stages: stages * math.log2(size) / stride, "square of the stride"),
+    (lambda stride, size, stages: stages * math.log2(size), "share them"),
+    (lambda stride, size, stages: math.log2(size) / stride**2, "Every stage"),
+    (lambda stride, size, stages: stages * size / stride**2, "isn't K bits"),
+    (lambda stride, size, stages: math.log2(size * stages) / stride**2, "not log2"),
+    (lambda stride, size, stages: stages * math.log(size) / stride**2, "base 2"),
+    (lambda stride, size, stages: 24, "should be 1, and is 24"),
+]
+
+
+def _with_dropped(indices: Tensor, kept: Tensor, dropped: int = -1) -> Tensor:
+    rows = [
+        torch.where(torch.arange(row.shape[-1]) < num, row, dropped) for row, num in zip(indices, kept, strict=True)
+    ]
+    return torch.stack(rows)
+
+
+WRONG["drop_stages"] = [
+    (lambda indices, kept: _with_dropped(indices, kept - 1), "too few"),
+    (lambda indices, kept: _with_dropped(indices, kept + 1), "too many"),
+    (lambda indices, kept: _with_dropped(indices, kept, dropped=0), "codeword like any other"),
+    (lambda indices, kept: _with_dropped(indices.flip(-1), kept).flip(-1), "other way round"),
+    (lambda indices, kept: _with_dropped(indices, torch.full_like(kept, kept[0])), "its own number"),
+    (lambda indices, kept: indices.clone(), "Nothing is dropped"),
+    (lambda indices, kept: indices[..., : kept.max()], "should"),
+]
+
+WRONG["decode_prefix"] = [
+    (lambda model, indices, num, h, w: model.decode(indices)[..., :h, :w], "All stages"),
+    (lambda model, indices, num, h, w: model.decode(indices[..., -num:])[..., :h, :w], "last stages"),
+    (lambda model, indices, num, h, w: model.decode(indices[..., num - 1 : num])[..., :h, :w], "alone"),
+    (lambda model, indices, num, h, w: model.decode(indices[..., :num]), "filled-up"),
+    (lambda model, indices, num, h, w: model.decode(indices[..., :num])[..., -h:, -w:], "bottom and right"),
+]
+
+# --- 03 · Why do most codewords die? ---------------------------------------------------------------
+
+WRONG["seen_in_batch"] = [
+    (lambda: 1.0, "luck beyond belief"),
+    (lambda: (63 / 64) ** 64, "does not occur"),
+    (lambda: 100 * (1 - (63 / 64) ** 64), "from 0 to 1"),
+    (lambda: 1 / 64, "one vector chooses one codeword"),
+    (lambda: 64 * (1 - (63 / 64) ** 64), "divided by 64"),
+    (lambda: 0.5, "Not 0.5: "),
+    (lambda: "most of them", "can't be used"),
+]
+
+
+def _share(indices: torch.Tensor, size: int) -> torch.Tensor:
+    return torch.bincount(indices.flatten(), minlength=size) / indices.numel()
+
+
+def _entropy(indices: torch.Tensor, size: int) -> torch.Tensor:
+    return torch.special.entr(_share(indices, size)).sum()  # in nats
+
+
+WRONG["perplexity"] = [
+    (lambda indices, size: 2 ** -(_share(indices, size) * _share(indices, size).log2()).sum(), "0 · log 0"),
+    (lambda indices, size: _entropy(indices, size) / math.log(2), "is the entropy in bits"),
+    (lambda indices, size: 2 ** _entropy(indices, size), "natural and the power's base is 2"),
+    (lambda indices, size: (_entropy(indices, size) / math.log(2)).exp(), "base 2 and the power base e"),
+    (lambda indices, size: (-_entropy(indices, size)).exp(), "sign is wrong"),
+    (lambda indices, size: len(indices.unique()), "how many different codewords"),
+    (lambda indices, size: metrics.usage(indices, size), "the result should be .* and is"),
+    (lambda indices, size: _entropy(indices[:, None].argmax(1), size).exp(), "the result should be .* and is"),
+]
+
+
+def _ema(codebook, usage, x, indices, decay, count=lambda counts, usage: usage, sign=1, per=None):
+    """One step of the moving average; `count` makes N, of the batch's counts and the usage times N vectors."""
+    counts = torch.bincount(indices, minlength=len(codebook))
+    errors = torch.zeros_like(codebook).index_add(0, indices, x - codebook[indices])
+    new = decay * usage + (1 - decay) * counts / (per or len(x))
+    divisor = count(counts, new * len(x)).clamp_min(1e-30)
+    return codebook + sign * (1 - decay) * errors / divisor[:, None], new
+
+
+def _ema_dividing_by_zero(codebook, usage, x, indices, decay):
+    new = decay * usage + (1 - decay) * torch.bincount(indices, minlength=len(codebook)) / len(x)
+    errors = torch.zeros_like(codebook).index_add(0, indices, x - codebook[indices])
+    return codebook + (1 - decay) * errors / (new * len(x))[:, None], new
+
+
+def _ema_in_place(codebook, usage, x, indices, decay):
+    codebook += 1
+    return codebook, usage
+
+
+WRONG["ema_step"] = [
+    (_ema_dividing_by_zero, "turns into nan"),
+    (lambda *inputs: _ema(*inputs[:4], 1 - inputs[4]), "changed places"),
+    (lambda *inputs: _ema(*inputs, count=lambda *_: inputs[1] * len(inputs[2])), "from before the step"),
+    (lambda *inputs: _ema(*inputs, count=lambda counts, usage: counts), "the batch's own count"),
+    (lambda *inputs: _ema(*inputs, count=lambda counts, usage: usage / len(inputs[2])), "is divided by a share"),
+    (lambda *inputs: _ema(*inputs, per=1, count=lambda counts, usage: usage / len(inputs[2])), "The usage is a share"),
+    (lambda *inputs: _ema(*inputs, sign=-1), "the wrong way"),
+    (lambda *inputs: _ema(*inputs)[0], "should be 2 things"),
+    (_ema_in_place, "changes codebook in place"),
+]
+
+
+def _restart(codebook, sums, counts, x, decay, threshold, first=False, row=False, absolute=False, weight=None):
+    """EMA and restart, in the order and with the part of the bookkeeping that the settings say."""
+    indices = nearest(x, codebook)
+
+    def follow(sums, counts):
+        counts = decay * counts + (1 - decay) * torch.bincount(indices, minlength=len(codebook))
+        return decay * sums + (1 - decay) * torch.zeros_like(codebook).index_add(0, indices, x), counts
+
+    if not first:
+        sums, counts = follow(sums, counts)
+    dead = counts < threshold * (1 if absolute else counts.mean())
+    if not row:
+        weight = counts.mean() if weight is None else weight
+        sums = torch.where(dead[:, None], weight * x[: len(codebook)], sums)
+        counts = torch.where(dead, counts.mean(), counts)
+    if first:
+        sums, counts = follow(sums, counts)
+    codebook = sums / counts.clamp_min(1e-5)[:, None]
+    return torch.where(dead[:, None], x[: len(codebook)], codebook) if row and not first else codebook, sums, counts
+
+
+def _restart_with_low_counts(codebook, sums, counts, x, decay, threshold):
+    moved, new_sums, new_counts = _restart(codebook, sums, counts, x, decay, threshold)
+    counts = decay * counts + (1 - decay) * torch.bincount(nearest(x, codebook), minlength=len(codebook))
+    return moved, moved * counts[:, None], counts
+
+
+WRONG["restarting_step"] = [
+    (lambda *inputs: _restart(*inputs, first=True, row=True), "The restart does nothing"),
+    (lambda *inputs: _restart(*inputs, row=True), "lasts until the next step"),
+    (lambda *inputs: _restart(*inputs, weight=1), "A sum belongs to a count"),
+    (_restart_with_low_counts, "keep their low counts"),
+    (lambda *inputs: _restart(*inputs, absolute=True), "threshold is absolute"),
+    (lambda *inputs: _restart(*inputs, first=True), "comes before the batch is followed"),
+    (lambda *inputs: _restart(*inputs)[0], "should be 3 things"),
+]
+
+WRONG["steps_until_restart"] = [
+    (lambda decay, threshold: math.log(threshold) / math.log(decay), "Right but for the rounding"),
+    (lambda decay, threshold: int(math.log(threshold) / math.log(decay)), "One step early"),
+    (lambda decay, threshold: math.ceil(math.log(threshold) / math.log(decay)) + 1, "One step late"),
+    (lambda decay, threshold: math.log(decay) / math.log(threshold), "wrong way round"),
+    (lambda decay, threshold: round(1 / (1 - decay)), "how far the average looks back"),
+    (lambda decay, threshold: 0, "should be 230, and is 0"),
 ]
 
 # --- Every exercise of every notebook --------------------------------------------------------------
@@ -277,6 +553,16 @@ def test_a_check_leaves_the_random_numbers_alone(capsys: pytest.CaptureFixture) 
     torch.manual_seed(1)
     _double(lambda x: 2 * x + 0 * torch.rand(1))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_check_tries_the_same_inputs_every_time(capsys: pytest.CaptureFixture) -> None:
+    @check.exercise
+    def draw(answer: Callable) -> str:
+        return f"{torch.rand(1).item()}"
+
+    draw(abs), draw(abs)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,78 @@
-"""torch.compile(fullgraph=True) and torch.export: one graph, the same result.
+"""torch.compile(fullgraph=True) and torch.export: one graph, and the same result.
 
-Compiled as far as PyTorch's own part goes ("aot_eager"): to make machine code of the graph would need a C++ compiler.
+Compiled with "aot_eager", which stops before machine code: making that would need a C++ compiler on every machine.
 """
 
 import copy
 
 import pytest
 import torch
+from torch import nn
 
 from rvq_tutorial import ResidualVectorQuantizer, VectorQuantizer, nearest
 
+MAKE = {
+    "one": lambda: VectorQuantizer(4, 300),
+    "residual with dropout": lambda: ResidualVectorQuantizer(4, 8, 3, quantize_dropout=0.5),
+    "residual with beam": lambda: ResidualVectorQuantizer(4, 8, 3, beam_size=3, codebook_update="gradient"),
+}
 
-def quantizers():
+
+@pytest.fixture(params=MAKE)
+def quantizer(request):
     torch.manual_seed(0)
-    for update in ("ema", "gradient"):
-        yield f"one-{update}", VectorQuantizer(4, 8, codebook_update=update)
-        yield f"residual-{update}", ResidualVectorQuantizer(4, 300, 3, codebook_update=update)
-    yield "images", VectorQuantizer(4, 8, channel_dim=1)
-    yield "beam", ResidualVectorQuantizer(4, 8, 3, beam_size=3)
+    yield MAKE[request.param]().fit(torch.randn(500, 4))
+    torch.compiler.reset()
 
 
-CASES = [pytest.param(quantizer.fit(torch.randn(400, 4, 1, 1).movedim(1, quantizer.channel_dim)), id=name) for name, quantizer in quantizers()]
+@pytest.mark.parametrize("training", [True, False])
+def test_compiled_forward(quantizer, training):
+    plain = copy.deepcopy(quantizer.train(training))
+    compiled = torch.compile(quantizer, fullgraph=True, backend="aot_eager")
+    for batch in (50, 30):
+        x = torch.randn(batch, 4)
+        results = []
+        for module in (plain, compiled):
+            torch.manual_seed(1)
+            inputs = [x.clone().requires_grad_(), *module.parameters()]
+            output = module(inputs[0])
+            total = output.quantized.sin().sum() + output.loss
+            results.append((*output, *torch.autograd.grad(total, inputs, allow_unused=True)))
+        for expected, result in zip(*results, strict=True):
+            torch.testing.assert_close(result, expected)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(quantizer.state_dict()[name], value)
+
+
+def test_compiled_search():
+    x, codebook = torch.randn(50, 4), torch.randn(300, 4)
+    compiled = torch.compile(nearest, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x, codebook), nearest(x, codebook))
+    torch.compiler.reset()
+
+
+class Call(nn.Module):
+    """A module's method as a module's forward: what torch.export exports."""
+
+    def __init__(self, module, method):
+        super().__init__()
+        self.module = module
+        self.method = method
+
+    def forward(self, argument):
+        return getattr(self.module, self.method)(argument)
+
+
+def test_exported_encode_and_decode(quantizer, tmp_path):
+    """For any batch size, and after a trip over the disk."""
+    batch = torch.export.Dim("batch", min=2)
+    x = torch.randn(7, 4)
+    indices = quantizer.encode(x)
+    for method, example, argument in [
+        ("encode", torch.randn(5, 4), x),
+        ("decode", indices[:5], indices),
+    ]:
+        program = torch.export.export(Call(quantizer, method), (example,), dynamic_shapes=({0: batch},))
+        torch.export.save(program, tmp_path / f"{method}.pt2")
+        loaded = torch.export.load(tmp_path / f"{method}.pt2").module()
+        assert torch.equal(loaded(argument), getattr(quantizer, method)(argument))

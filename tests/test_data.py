@@ -12,6 +12,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from rvq_tutorial import data
 
@@ -289,3 +290,22 @@ def test_bad_torchvision_arguments_are_named(fashion, tmp_path):
         data.torchvision_images("CIFAR10", split="test")
     with pytest.raises(ValueError, match="n must be at most 5, the number of images in FashionMNIST"):
         data.torchvision_images("FashionMNIST", 6, root=tmp_path)
+
+
+def test_read_photo_reads_a_picture_upright(tmp_path):
+    pixels = torch.randint(256, (2, 3, 3), dtype=torch.uint8)  # 2 pixels high, 3 wide
+    image = Image.fromarray(pixels.numpy())
+    exif = image.getexif()
+    exif[0x0112] = 6  # the camera was turned: the top is at the right
+    image.save(tmp_path / "turned.png", exif=exif)
+    photo = data.read_photo(tmp_path / "turned.png")
+    assert photo.shape == (3, 3, 2)
+    assert torch.equal((photo * 255).round().byte(), pixels.permute(2, 0, 1).rot90(-1, (1, 2)))
+
+
+def test_read_photo_says_what_it_was_given(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"path must name a picture file; there is no file .*nothing.jpg"):
+        data.read_photo(tmp_path / "nothing.jpg")
+    (tmp_path / "words.jpg").write_text("no picture")
+    with pytest.raises(ValueError, match=r"path must name a picture file; .*words.jpg is none that Pillow can read"):
+        data.read_photo(tmp_path / "words.jpg")

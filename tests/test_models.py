@@ -66,7 +66,8 @@ def test_every_weight_gets_a_gradient():
 def test_bad_sizes_are_named(layer):
     with pytest.raises(ValueError, match="stride must be a power of two, got 6"):
         layer(stride=6)
-    for name in ["dim", "width", "num_blocks"]:
+    channels = "in_channels" if layer is Encoder else "out_channels"
+    for name in [channels, "dim", "width", "num_blocks"]:
         with pytest.raises(ValueError, match=f"{name} must be a whole number"):
             layer(**{name: 0})
 

@@ -19,6 +19,13 @@ PHOTOS = torch.rand(5, 3, 40, 64, generator=generator)
 RATES = np.array([1.0, 2.0, 4.0, 8.0])
 LOSSES = {"train": [1 / (step + 1) for step in range(300)], "held_out": [1.1 / (step + 1) for step in range(300)]}
 
+ABLATION = {
+    (): {"usage": [0.1, 0.2], "perplexity": [3, 5], "held-out MSE": [0.05, 0.06]},
+    ("k-means start",): {"usage": [0.3, 0.2], "perplexity": [4, 6], "held-out MSE": [0.05, 0.07]},
+    ("EMA",): {"usage": [0.9, 1.0], "perplexity": [64, 60], "held-out MSE": [0.01, 0.01]},
+    ("k-means start", "EMA"): {"usage": [0.9, 0.9], "perplexity": [30, 60], "held-out MSE": [0.02, 0.01]},
+}
+
 PICTURES = {
     "voronoi": lambda: plots.voronoi(POINTS, CODEBOOK),
     "voronoi, one codeword": lambda: plots.voronoi(POINTS, CODEBOOK[:1]),
@@ -28,6 +35,11 @@ PICTURES = {
     "residual stages, 1 of 1": lambda: plots.residual_stages(POINTS, CODEBOOKS[:1], 1),
     "residual stages, 3 of 4": lambda: plots.residual_stages(POINTS, CODEBOOKS[:4], 3),
     "residual stages, 8 of 8": lambda: plots.residual_stages(1e-3 * POINTS, 1e-3 * CODEBOOKS, 8),
+    "codeword paths": lambda: plots.codeword_paths(POINTS, torch.stack([4 * CODEBOOK, 2 * CODEBOOK, CODEBOOK])),
+    "codeword paths, none moved": lambda: plots.codeword_paths(POINTS, CODEBOOK.expand(3, 16, 2)),
+    "staircase": lambda: plots.staircase(torch.tensor([-1.0, 0.0, 1.0]), target=0.9),
+    "staircase, straight-through": lambda: plots.staircase(torch.tensor([-1.0, 0.0, 1.0]), target=0.9, x=-0.7),
+    "gradient check": lambda: plots.gradient_check(POINTS[:4], {"frozen": POINTS[:4], "as it is": 0 * POINTS[:4]}),
     "curve": lambda: plots.curve(LOSSES),
     "curve, log": lambda: plots.curve(LOSSES, log=True, title="Training", ylabel="mean squared error"),
     "curve, one step": lambda: plots.curve({"loss": [1.0], "psnr": []}),
@@ -38,6 +50,11 @@ PICTURES = {
     ),
     "bars": lambda: plots.bars({"residual": 0.05, "one big codebook": [0.02, 0.03]}, label="squared error"),
     "bars below zero": lambda: plots.bars({"a": -1.0, "b": [-2.0, -4.0]}, label="change in dB"),
+    "lines": lambda: plots.lines([1, 2, 4], {"a": [3, 2, 1], "b": [3, 2.1, 1]}, xlabel="step", ylabel="usage"),
+    "lines, powers of two": lambda: plots.lines(
+        2 ** np.arange(3, 11), {"perfect": np.arange(8), "ours": np.ones(8)}, xlabel="size", ylabel="mean", log_x=True
+    ),
+    "ablation": lambda: plots.ablation(ABLATION, title="What each repair buys"),
     "code usage": lambda: plots.code_usage(torch.arange(512)),
     "code usage, one code": lambda: plots.code_usage(torch.tensor([3])),
     "photos": lambda: plots.photo_row(PHOTOS, ["original", *(f"{m} stages\n2{m}.5 dB" for m in (1, 2, 4, 8))]),
@@ -153,6 +170,20 @@ def test_captions_tell_the_measured_numbers():
     assert "Perplexity 2 of at most 4; 2 codewords are never" in plots.code_usage(torch.tensor([5, 0, 5, 0])).caption
     assert "train goes from 1 to 0.00333" in plots.curve(LOSSES).caption
     assert "0.02 ± 0.01" in plots.bars({"a": [0.01, 0.03]}, label="error").caption
+
+
+def test_an_ablation_shows_every_row_with_its_parts_and_its_seeds():
+    figure = plots.ablation(ABLATION)
+    matrix, usage, perplexity, _ = figure.axes
+    on, off = (np.concatenate([c.get_offsets() for c in matrix.collections[i::2]]) for i in (0, 1))
+    assert {tuple(place) for place in on} == {(0, 1), (1, 2), (0, 3), (1, 3)}
+    assert {tuple(place) for place in off} == {(0, 0), (1, 0), (1, 1), (0, 2)}
+    assert [bar.get_width() for bar in perplexity.patches] == [4, 5, 62, 45]
+    dots = usage.collections[-1].get_offsets()
+    assert {tuple(place) for place in np.round(dots, 6)} == {
+        (value, row) for row, measured in enumerate(ABLATION.values()) for value in measured["usage"]
+    }
+    assert "2 seeds" in figure.caption and "EMA: usage 0.95, perplexity 62" in figure.alt
 
 
 def test_arrows_are_the_negative_gradients_of_the_two_losses():

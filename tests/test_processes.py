@@ -1,0 +1,155 @@
+"""Two processes that learn one codebook: on both it becomes what one process with all the data would make of it."""
+
+import copy
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from rvq_tutorial import ResidualVectorQuantizer, VectorQuantizer, processes
+
+NUM = 200  # vectors in all
+SPLITS = {"even halves": 100, "uneven halves": 130}  # how many of them the first process gets
+DIM = 4
+
+
+def vq(**settings):
+    return VectorQuantizer(DIM, 8, decay=0.9, **settings)
+
+
+def rvq(**settings):
+    return ResidualVectorQuantizer(DIM, 8, 3, decay=0.9, **settings)
+
+
+def batches(num):
+    """The same on every process."""
+    generator = torch.Generator().manual_seed(5)
+    return [torch.randn(NUM, DIM, generator=generator) for _ in range(num)]
+
+
+def steps(quantizer, share):
+    """Some training steps on this process's `share` of the rows."""
+    for batch in batches(10):
+        quantizer(batch[share])
+    return quantizer.state_dict()
+
+
+def fit(quantizer, share):
+    torch.manual_seed(7 + (share.start or 0))  # every process draws other random numbers; the first one's count
+    return quantizer.fit(batches(1)[0][share]).state_dict()
+
+
+def fit_and_steps(quantizer, share):
+    fit(quantizer, share)
+    return steps(quantizer, share)
+
+
+def restart(quantizer, share):
+    """One step that restarts every codeword that is far away."""
+    with torch.no_grad():
+        for stage in quantizer.stages:
+            stage.vectors[2:6] = 1000
+            stage.usage.fill_(1 / 8)
+            stage.usage[2:6] = 0
+    quantizer(batches(1)[0][share])
+    return quantizer.state_dict()
+
+
+def first_batch_empties_a_stage(quantizer, share):
+    """The first process's vectors never come to the last stage; the second's do."""
+    rows = batches(1)[0][share]
+    for stage in quantizer.stages:
+        index = torch.zeros(len(rows), dtype=torch.int64)
+        if (share.start or 0) == 0:
+            index[: SPLITS["even halves"]] = -1
+        error = (rows - stage.lookup(index)) * (index >= 0)[:, None]
+        stage.update(rows, error, index)
+    return quantizer.state_dict()
+
+
+def spread(_, share):
+    rows = torch.arange(float(NUM))[:, None][share]
+    return {str(seed): processes.spread_rows(rows, 30, torch.tensor(seed)) for seed in (0, 1, 10**6)}
+
+
+SCENARIOS = {
+    "VQ steps": (vq, steps),
+    "VQ steps by gradient": (lambda: vq(codebook_update="gradient"), steps),
+    "VQ fit": (vq, fit),
+    "VQ fit and steps": (vq, fit_and_steps),
+    "VQ restart": (vq, restart),
+    "RVQ steps": (rvq, steps),
+    "RVQ fit and steps": (rvq, fit_and_steps),
+    "RVQ fit with a beam": (lambda: rvq(beam_size=3), fit),
+    "RVQ restart": (rvq, restart),
+    "dropped on one process": (vq, first_batch_empties_a_stage),
+    "spread rows": (vq, spread),
+}
+
+
+def play(name, share):
+    make, run = SCENARIOS[name]
+    torch.manual_seed(3)
+    return copy.deepcopy(run(make(), share))
+
+
+def worker(rank, port, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    results = {}
+    for split, num_first in SPLITS.items():
+        share = slice(0, num_first) if rank == 0 else slice(num_first, NUM)
+        results[split] = {name: play(name, share) for name in SCENARIOS}
+    torch.save(results, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What each of two real processes came to."""
+    folder = tmp_path_factory.mktemp("processes")
+    mp.spawn(worker, (free_port(), folder), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("split", SPLITS)
+def test_two_processes_equal_one(both, split, name):
+    alone = play(name, slice(None))
+    first, second = (results[split][name] for results in both)
+    assert alone.keys() == first.keys() == second.keys()
+    for key, expected in alone.items():
+        assert torch.equal(first[key], second[key])
+        torch.testing.assert_close(first[key], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_restarts_happened_and_took_vectors_of_both_processes(both, split):
+    codebook = both[0][split]["VQ restart"]["stages.0.vectors"]
+    (batch,) = batches(1)
+    rows = [(batch == codeword).all(1).nonzero().flatten() for codeword in codebook[2:6]]
+    assert all(len(row) == 1 for row in rows)
+    assert any(row < SPLITS[split] for row in rows)
+    assert any(row >= SPLITS[split] for row in rows)
+
+
+def test_spread_rows_are_spread_and_change_with_the_seed():
+    rows = torch.arange(1000.0)[:, None]
+    seen = [processes.spread_rows(rows, 20, torch.tensor(seed)).flatten() for seed in range(50)]
+    for picked in seen:
+        assert len(picked.unique()) == 20
+        assert picked.sort().values.diff().max() < 150  # no wide gap: 50 would be perfect
+    assert len(torch.cat(seen).unique()) > 600
+
+
+def test_more_rows_wanted_than_there_are():
+    picked = processes.spread_rows(torch.arange(3.0)[:, None], 12, torch.tensor(0))
+    assert set(picked.flatten().tolist()) == {0, 1, 2}
