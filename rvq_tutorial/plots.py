@@ -339,26 +339,34 @@ def _draw_arrows(axes: Axes, starts: Tensor, arrows: Tensor, role: str, *, width
 
 @in_house_style
 def curve(
-    history: Mapping[str, Sequence[float]], *, ylabel: str = "loss", log: bool = False, title: str = ""
+    history: Mapping[str, Sequence[float]], *, ylabel: str = "loss", log: bool = False, smooth: int = 1, title: str = ""
 ) -> Figure:
-    """Training curves: each of history's lists of numbers against the step, labelled at its end."""
-    history = {name: np.asarray(values, float) for name, values in history.items() if len(values)}
-    if not history:
+    """Training curves: each of history's lists of numbers against the step, labelled at its end.
+
+    smooth: draw the mean over so many steps, and behind it, faint, the numbers themselves.
+    """
+    raw = {name: np.asarray(values, float) for name, values in history.items() if len(values)}
+    if not raw:
         raise ValueError("history must hold at least one value, got none")
-    steps = max(map(len, history.values()))
+    steps = max(map(len, raw.values()))
+    smooth = min(smooth, steps)
+    history = {name: np.convolve(y, np.full(smooth, 1 / smooth), "valid") for name, y in raw.items()}
     changes = [f"{_plain(name)} goes from {y[0]:.3g} to {y[-1]:.3g}" for name, y in history.items()]
+    means = f" The line is the mean over {smooth} steps." if smooth > 1 else ""
     figure = Figure(
         8.0,
         3.4,
         alt=f"Curves of {', '.join(map(_plain, history))} over {steps} steps.",
-        caption=f"From step 1 to {steps}, {'; '.join(changes)}.",
+        caption=f"From step 1 to {steps}, {'; '.join(changes)}.{means}",
     )
     axes = figure.subplots()
     axes.set(title=title, xlabel="step", ylabel=ylabel, yscale="log" if log else "linear")
-    lines = {
-        name: axes.plot(np.arange(1, len(y) + 1), y, **_series_style(name, rank), markevery=[-1])[0]
-        for rank, (name, y) in enumerate(history.items())
-    }
+    lines = {}
+    for rank, (name, y) in enumerate(history.items()):
+        style = _series_style(name, rank)
+        if smooth > 1:
+            axes.plot(np.arange(1, len(raw[name]) + 1), raw[name], color=style["color"], linewidth=0.5, alpha=0.35)
+        lines[name] = axes.plot(np.arange(smooth, smooth + len(y)), y, **style, markevery=[-1])[0]
     axes.xaxis.get_major_locator().set_params(integer=True)
     _label_ends(axes, lines)
     return figure
@@ -652,6 +660,96 @@ def ablation(results: Mapping[tuple[str, ...], Mapping[str, Sequence[float]]], *
     return figure
 
 
+@in_house_style
+def scoreboard(rows: Mapping[str, Mapping[str, float | Sequence[float]]], *, title: str = "") -> Figure:
+    """One row for each quantizer, one column of dots for each measure, on logarithmic scales: left is better.
+
+    rows: quantizer -> measure -> a positive number, or one for each seed; every row has the same measures. A dot is
+    the mean over the seeds, its whisker the standard deviation.
+    """
+    measures = list(next(iter(rows.values())))
+    best = {m: min(rows, key=lambda name: np.mean(rows[name][m])) for m in measures}
+    spoken = [
+        f"{name}: " + ", ".join(f"{m} {_short(np.mean(v))}" for m, v in measured.items())
+        for name, measured in rows.items()
+    ]
+    figure = Figure(
+        9.0,
+        1.15 + 0.38 * len(rows),
+        alt=f"Dots of {', '.join(measures)} for each quantizer. {'; '.join(spoken)}.",
+        caption="Left is better, all scales are logarithmic. The best: "
+        + "; ".join(f"{m}, {name} ({_short(np.mean(rows[name][m]))})" for m, name in best.items())
+        + ".",
+    )
+    figure.suptitle(title, x=0.01, ha="left")
+    ranks = np.arange(len(rows))
+    for column, (axes, measure) in enumerate(
+        zip(figure.subplots(1, len(measures), sharey=True), measures, strict=True)
+    ):
+        values = [np.atleast_1d(measured[measure]).astype(float) for measured in rows.values()]
+        mean, deviation = np.array([v.mean() for v in values]), np.array([v.std() for v in values])
+        low, high = mean.min(), mean.max()
+        room = (high / low) ** 0.5 * 1.2
+        axes.set(xscale="log", xlim=(low / room**0.3, high * room), xlabel=measure, xticks=[])
+        axes.minorticks_off()
+        axes.hlines(ranks, low / room**0.3, mean, color="#D0D0D0", linewidth=1.0)
+        style = {"color": SERIES_COLORS[column % 4], "elinewidth": 1.2, "capsize": 3, "markersize": 6}
+        axes.errorbar(mean, ranks, xerr=deviation, fmt="o", **style)
+        for rank, (m, d) in enumerate(zip(mean, deviation, strict=True)):
+            axes.annotate(_short(m), (m + d, rank), (7, 0), textcoords="offset points", va="center_baseline")
+        axes.tick_params(axis="y", length=0, labelsize=10)
+    axes.set_yticks(ranks, [_plain(name) for name in rows])
+    axes.invert_yaxis()
+    return figure
+
+
+def _short(value: float) -> str:
+    """A number as it is said: 16,384 or 0.0285."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+@in_house_style
+def operating_point(
+    measured: Mapping[tuple[int, int], Sequence[float]],
+    dim: int,
+    num_quantizers: int,
+    codebook_size: int,
+    beam_size: int,
+) -> Figure:
+    """One choice of quantizers, codebook size and beam among all that were measured, against Shannon's bound.
+
+    measured: (codebook size, beam size) -> mean squared errors per dimension after 1, 2, … stages, at variance 1.
+    """
+    stages = 1 + np.arange(max(map(len, measured.values())))
+    error = measured[codebook_size, beam_size][num_quantizers - 1]
+    rate = num_quantizers * math.log2(codebook_size) / dim
+    above, wasted = 10 * math.log10(error * 4**rate), rate + math.log2(error) / 2
+    numbers = num_quantizers * codebook_size * dim
+    widths = [min(beam_size, codebook_size**m) for m in range(num_quantizers)]
+    figure = Figure(
+        8.0,
+        4.4,
+        alt="Mean squared error against bits, both per dimension: the chosen quantizer, all others, Shannon's bound.",
+        caption=f"{rate:.3g} bits per dimension, mean squared error {error:.3g}: {above:.1f} dB above Shannon's bound, "
+        f"which asks for {wasted:.2f} bits less. Stored: {numbers:,} numbers; a vector takes "
+        f"{codebook_size * dim * sum(widths):,} multiply–adds. Pale: all other choices.",
+    )
+    axes = figure.subplots()
+    axes.set(title=f"M = {num_quantizers}, K = {codebook_size}, beam {beam_size}", yscale="log")
+    axes.set(xlabel="bits per dimension", ylabel="mean squared error per dimension")
+    rates = np.linspace(0, stages[-1] * math.log2(max(size for size, _ in measured)) / dim, 2)
+    bound = axes.plot(rates, 4.0**-rates, "--", color=COLORS["bound"], linewidth=1.2)[0]
+    for (size, _), errors in measured.items():
+        axes.plot(stages * math.log2(size) / dim, errors, ".", color=COLORS["unused"], alpha=0.6, markersize=5)
+    path = measured[codebook_size, beam_size][:num_quantizers]
+    color = SERIES_COLORS[0]
+    chosen = axes.plot(stages[:num_quantizers] * math.log2(codebook_size) / dim, path, "o-", color=color)[0]
+    axes.plot([rate, rate], [4.0**-rate, error], ":", color=color, linewidth=1.4)
+    axes.plot(rate, error, "o", color=color, markersize=11, markeredgecolor="white")
+    axes.legend([chosen, bound], ["the choice, stage by stage", "Shannon's bound"], loc="lower left")
+    return figure
+
+
 def _plain(name: str) -> str:
     return name.replace("_", " ")
 
@@ -691,7 +789,7 @@ def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
 
 
 @in_house_style
-def color_cube(photo: Tensor, codebook: Tensor | None = None, *, title: str = "") -> Figure:
+def color_cube(photo: Tensor, codebook: Tensor | None = None) -> Figure:
     """A photo beside its pixels as points in the cube of all colours; with a codebook, the photo rebuilt from it.
 
     photo: (3, H, W) in [0, 1]. codebook: (K, 3), drawn as a palette under the photo, from dark to light, and as
@@ -699,39 +797,32 @@ def color_cube(photo: Tensor, codebook: Tensor | None = None, *, title: str = ""
     """
     if photo.ndim != 3 or len(photo) != 3:
         raise ValueError(f"photo must be (3, H, W), got shape {tuple(photo.shape)}")
-    photo = photo.detach().cpu().float()
+    shown = photo = photo.detach().cpu().float()
     height, width = photo.shape[1:]
     pixels = photo.flatten(1).T
-    if codebook is None:
-        words = f"{height} × {width} pixels, {len(pixels.unique(dim=0)):,} different colours"
-        more = "Each dot is a pixel in its own colour; all greys lie on the line from black to white."
-    else:
+    kind, words = "A photo", f"{height} × {width} pixels, {len(pixels.unique(dim=0)):,} different colours"
+    more = "Each dot is a pixel in its own colour; all greys lie on the line from black to white."
+    if codebook is not None:
         codebook = codebook.detach().cpu().float()
         size, indices = len(codebook), nearest(pixels, codebook)
-        used = _used(indices, size)
-        rebuilt = codebook[indices].T.unflatten(1, (height, width))
-        words = f"K = {size}: {math.log2(size):.3g} bits per pixel, PSNR {psnr(photo, rebuilt):.1f} dB"
+        used, shown = _used(indices, size).numpy(), codebook[indices].T.unflatten(1, (height, width))
+        bits = f"{math.log2(size):.3g} bit" + "s" * (size != 2)
+        kind, words = "A rebuilt photo, its palette", f"K = {size}: {bits} per pixel, PSNR {psnr(photo, shown):.1f} dB"
         more = f"Crosses are codewords in their own colours, hollow if no pixel uses them: {(~used).sum()} of {size}."
-    # A pixel is a square of whole screen pixels.
-    photo_size = np.array([width, height]) * max(1, min(960 // width, 720 // height)) / PIXELS_PER_INCH
-    height = max(photo_size[1] + 0.85, 3.9)
-    kind = "A photo" if codebook is None else f"A photo rebuilt from {size} colours, its palette"
-    alt = f"{kind} and its pixels in the cube of all colours."
-    figure = Figure(photo_size[0] + 4.0, height, alt=alt, caption=f"{words}. {more}")
-    axes = _place(figure, 0, height - photo_size[1] - 0.3, *photo_size)
-    axes.set_title(title or words, fontsize=10, pad=4)
-    cube = _place(figure, photo_size[0] + 0.2, height - 3.85, 3.8, 3.8)
+    # In inches, and so that a pixel of the photo is a square of whole screen pixels.
+    wide, high = np.array([width, height]) * max(1, min(960 // width, 720 // height)) / PIXELS_PER_INCH
+    top = max(high + 0.85, 3.9)
+    alt = f"{kind} and its pixels in the cube of all colours. {words}."
+    figure = Figure(wide + 4.0, top, alt=alt, caption=f"{words}. {more}")
+    axes = _place(figure, 0, top - high - 0.3, wide, high)
+    axes.set_title(words, fontsize=10, pad=4)
+    _draw_pixels(axes, shown)
+    cube = _place(figure, wide + 0.2, top - 3.85, 3.8, 3.8)
     _draw_cube(cube, pixels[:: math.ceil(len(pixels) / 2500)])
-    if codebook is None:
-        _draw_pixels(axes, photo)
-    else:
-        _draw_pixels(axes, rebuilt)
+    if codebook is not None:
         darkest_first = codebook[codebook.sum(1).argsort()]
-        _draw_pixels(_place(figure, 0, height - photo_size[1] - 0.75, photo_size[0], 0.38), darkest_first.T[:, None])
-        style = {"s": 360 / max(size, 8) ** 0.4, "marker": MARKERS["codeword"], "linewidths": 0.9, "zorder": 4}
-        right, up, _ = VIEW @ codebook.T.numpy()
-        cube.scatter(right[used], up[used], c=codebook[used].clamp(0, 1).numpy(), edgecolors="white", **style)
-        cube.scatter(right[~used], up[~used], c="none", edgecolors="black", **style)
+        _draw_pixels(_place(figure, 0, top - high - 0.75, wide, 0.38), darkest_first.T[:, None])
+        _draw_own_colors(cube, codebook.numpy(), used)
     return figure
 
 
@@ -755,6 +846,13 @@ def _draw_cube(axes: Axes, pixels: Tensor) -> None:
     axes.scatter(right[order], up[order], s=7, c=pixels.clamp(0, 1).numpy()[order], linewidths=0, zorder=2)
     axes.set(aspect="equal", xlim=(-0.25, 1.65), ylim=(-0.42, 1.48))
     axes.set_axis_off()
+
+
+def _draw_own_colors(axes: Axes, codebook: np.ndarray, used: np.ndarray) -> None:
+    style = {"s": 360 / max(len(codebook), 8) ** 0.4, "marker": MARKERS["codeword"], "linewidths": 0.9, "zorder": 4}
+    places = codebook @ VIEW[:2].T
+    axes.scatter(*places[used].T, c=codebook[used].clip(0, 1), edgecolors="white", **style)
+    axes.scatter(*places[~used].T, c="none", edgecolors="black", **style)
 
 
 def _draw_pixels(axes: Axes, pixels: Tensor) -> None:

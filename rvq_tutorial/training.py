@@ -101,7 +101,8 @@ def fit(
             _start_codebooks(model, images)
             model.train()
             measurements = _train(model, images, steps, batch_size, learning_rate)
-            with tqdm(measurements, desc="Training", unit="step", total=steps, file=sys.stdout) as bar:
+            # The delay lets `on_step` show its first picture before the bar does, so that the bar stays in one piece.
+            with tqdm(measurements, desc="Training", unit="step", total=steps, delay=1e-9, file=sys.stdout) as bar:
                 for measurement in bar:
                     history.measurements.append(measurement)
                     bar.set_postfix_str(f"loss {measurement.loss:.3f}, PSNR {measurement.psnr:.1f} dB", refresh=False)

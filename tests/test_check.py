@@ -375,7 +375,7 @@ WRONG["ema_step"] = [
     (lambda *inputs: _ema(*inputs, count=lambda counts, usage: usage / len(inputs[2])), "is divided by a share"),
     (lambda *inputs: _ema(*inputs, per=1, count=lambda counts, usage: usage / len(inputs[2])), "The usage is a share"),
     (lambda *inputs: _ema(*inputs, sign=-1), "the wrong way"),
-    (lambda *inputs: _ema(*inputs)[0], "should be 2 things"),
+    (lambda *inputs: _ema(*inputs)[0], "Return 2 things"),
     (_ema_in_place, "changes codebook in place"),
 ]
 
@@ -402,7 +402,7 @@ def _restart(codebook, sums, counts, x, decay, threshold, first=False, row=False
 
 
 def _restart_with_low_counts(codebook, sums, counts, x, decay, threshold):
-    moved, new_sums, new_counts = _restart(codebook, sums, counts, x, decay, threshold)
+    moved, *_ = _restart(codebook, sums, counts, x, decay, threshold)
     counts = decay * counts + (1 - decay) * torch.bincount(nearest(x, codebook), minlength=len(codebook))
     return moved, moved * counts[:, None], counts
 
@@ -424,6 +424,254 @@ WRONG["steps_until_restart"] = [
     (lambda decay, threshold: math.log(decay) / math.log(threshold), "wrong way round"),
     (lambda decay, threshold: round(1 / (1 - decay)), "how far the average looks back"),
     (lambda decay, threshold: 0, "should be 230, and is 0"),
+]
+
+# --- 04 · Why many small codebooks, not one big one? -----------------------------------------------
+
+WRONG["predicted_stages"] = [
+    (lambda: ([1, 2, 2], 14.0), "20 lies nearer"),
+    (lambda: ([2, 2, 2], 24.0), "doesn't get 16.4 again"),
+    (lambda: ([20, -3, -1], 16.0), "their indices are asked for"),
+    (lambda: ([3, 1, 1], 16.0), "count from 0"),
+    (lambda: ([2, 0, 2], 18.0), "mind its sign"),
+    (lambda: ([2, 1, 0], 19.0), "stage 2 is not 1"),
+    (lambda: ([2, 0, 0], 16.4), "number rebuilt should be 16, and is 16.4"),
+    (lambda: [2, 0, 0], "Return 2 things"),
+]
+
+
+def _encode(x: Tensor, codebooks: Tensor, next_input: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """Indices, where a stage gets next_input(x, what the stage before it got, the codeword chosen there)."""
+    given, indices = x, []
+    for codebook in codebooks:
+        indices.append(nearest(given, codebook))
+        given = next_input(x, given, codebook[indices[-1]])
+    return torch.stack(indices, 1)
+
+
+def _encode_in_place(x: Tensor, codebooks: Tensor) -> Tensor:
+    return _encode(x, codebooks, lambda x, given, chosen: given.sub_(chosen))
+
+
+def _forgotten_stage(x: Tensor, codebooks: Tensor) -> Tensor:
+    return _encode(x, codebooks, lambda x, given, chosen: given - chosen)[:, :-1]
+
+
+WRONG["residual_encode"] = [
+    (lambda x, codebooks: _encode(x, codebooks, lambda x, given, chosen: x), "Every stage gets x itself"),
+    (lambda x, codebooks: _encode(x, codebooks, lambda x, given, chosen: x - chosen), "not from x"),
+    (lambda x, codebooks: _encode(x, codebooks, lambda x, given, chosen: given + chosen), "added"),
+    (lambda x, codebooks: _encode(x, codebooks, lambda x, given, chosen: chosen - given), "should be"),
+    (lambda x, codebooks: _encode(x, codebooks, lambda x, given, chosen: given - chosen).T, "along dim=1"),
+    (lambda x, codebooks: _encode(x, codebooks.flip(0), lambda x, given, chosen: given - chosen), "backwards"),
+    (_encode_in_place, "changes x in place"),
+    (_forgotten_stage, "should have shape"),
+]
+
+WRONG["cost"] = [
+    (lambda dim, size, num: (num * size, num * size * dim, size**num * dim), "log₂ K bits, not K"),
+    (lambda dim, size, num: (math.log2(size), num * size * dim, size**num * dim), "M times log₂ K"),
+    (lambda dim, size, num: (num * math.log(size), num * size * dim, size**num * dim), "another logarithm"),
+    (lambda dim, size, num: (math.log2(size) ** num, num * size * dim, size**num * dim), "add their bits"),
+    (lambda dim, size, num: (num * math.log2(size), num * size, size**num * dim), "vector of dim numbers: the M"),
+    (lambda dim, size, num: (num * math.log2(size), size**num * dim, size**num * dim), "beside each other"),
+    (lambda dim, size, num: (num * math.log2(size), size * dim, size**num * dim), "there are M of them"),
+    (lambda dim, size, num: (num * math.log2(size), num * size * dim, num * size * dim), "choices multiply"),
+    (lambda dim, size, num: (num * math.log2(size), num * size * dim, size**num), "each is a vector"),
+    (lambda dim, size, num: (num * math.log2(size), num * size * dim, num**size * dim), "not M to the K"),
+    (
+        lambda dim, size, num: (num * math.log2(size), num * size * dim, 1),
+        "should be 262,144, and this is 1",
+    ),
+    (lambda dim, size, num: num * math.log2(size), "Return 3 things"),
+]
+
+
+def _splits(bits: int) -> list[tuple[int, int]]:
+    return [(num, 2 ** (bits // num)) for num in range(1, bits + 1) if bits % num == 0]
+
+
+WRONG["best_split"] = [
+    (lambda dim, bits, memory: _splits(bits)[-1], "M = 12, K = 2 fits, and so does M = 2 with less error"),
+    (lambda dim, bits, memory: next(s for s in _splits(bits) if s[0] * s[1] <= memory), "too many .* memory = 200"),
+    (lambda dim, bits, memory: next(s for s in _splits(bits) if s[0] * s[1] * dim <= memory)[::-1], "return M first"),
+    (lambda dim, bits, memory: (1, 2**bits), "16,384 numbers, M · K · dim: too many"),
+    (lambda dim, bits, memory: (2, bits // 2), "2 stages of 6 codewords don't make 12 bits"),
+    (lambda dim, bits, memory: 3, "Return 2 things"),
+]
+
+
+def _stages(
+    x: Tensor,
+    codebooks: Tensor,
+    subtract: Callable[[Tensor, Tensor], Tensor],
+    term: Callable[[Tensor, Tensor], Tensor] = lambda residual, chosen: F.mse_loss(residual, chosen.detach()),
+) -> tuple[Tensor, list[Tensor]]:
+    """The sum of every stage's straight-through, and the terms; `subtract` makes the next residual."""
+    residual, total, terms = x, 0, []
+    for codebook in codebooks:
+        chosen = codebook[nearest(residual, codebook)]
+        terms.append(term(residual, chosen))
+        total = total + straight_through(residual, chosen)
+        residual = subtract(residual, chosen)
+    return total, terms
+
+
+def _silent_stages(x: Tensor, codebooks: Tensor) -> tuple[Tensor, list[Tensor]]:
+    return _stages(x, codebooks, lambda residual, chosen: residual - straight_through(residual, chosen))
+
+
+def _loud_decoder(x: Tensor, codebooks: Tensor) -> tuple[Tensor, list[Tensor]]:
+    return _stages(x, codebooks, lambda residual, chosen: residual - chosen.detach())
+
+
+def _one_around_all(x: Tensor, codebooks: Tensor, **options: Callable) -> tuple[Tensor, list[Tensor]]:
+    total, terms = _stages(x, codebooks, lambda residual, chosen: residual - chosen.detach(), **options)
+    return straight_through(x, total), terms
+
+
+def _undetached_codewords(x: Tensor, codebooks: Tensor) -> tuple[Tensor, list[Tensor]]:
+    return _one_around_all(x, codebooks, term=lambda residual, chosen: F.mse_loss(residual, chosen))
+
+
+def _codebook_terms(x: Tensor, codebooks: Tensor) -> tuple[Tensor, list[Tensor]]:
+    return _one_around_all(x, codebooks, term=lambda residual, chosen: F.mse_loss(residual.detach(), chosen.detach()))
+
+
+def _summed_terms(x: Tensor, codebooks: Tensor) -> tuple[Tensor, list[Tensor]]:
+    return _one_around_all(x, codebooks, term=lambda residual, chosen: (residual - chosen.detach()).square().sum())
+
+
+def _plain_sum(x: Tensor, codebooks: Tensor) -> tuple[Tensor, list[Tensor]]:
+    _, terms = _loud_decoder(x, codebooks)
+    indices = _encode(x, codebooks, lambda x, given, chosen: given - chosen)
+    return sum(codebook[index] for codebook, index in zip(codebooks, indices.T, strict=True)), terms
+
+
+WRONG["residual_layer"] = [
+    (_silent_stages, "stage 2 doesn't pull x"),
+    (_loud_decoder, "4 times too large"),
+    (_undetached_codewords, "stage 1 moves the codebooks"),
+    (_codebook_terms, "stage 1 doesn't pull x"),
+    (_summed_terms, "commitment term of stage 1 should be"),
+    (_plain_sum, "output moves the codebooks"),
+    (lambda x, codebooks: (_one_around_all(x, codebooks)[0].detach(), []), "No gradient of the output"),
+    (lambda x, codebooks: (2 * _one_around_all(x, codebooks)[0], []), "quantized tensor should be"),
+    (lambda x, codebooks: (_one_around_all(x, codebooks)[0], _loud_decoder(x, codebooks)[1][:1]), "4 commitment terms"),
+    (lambda x, codebooks: (lambda q, t: (q, sum(t)))(*_one_around_all(x, codebooks)), "4 commitment terms"),
+]
+
+# --- 05 · How close to the limit are we? -----------------------------------------------------------
+
+WRONG["rate_and_bound"] = [
+    (lambda dim, size, num, variance: (num * math.log2(size), variance * 4 ** -(num * math.log2(size) / dim)), "share"),
+    (lambda dim, size, num, variance: (math.log2(size) / dim, 1.0), "M stages"),
+    (lambda dim, size, num, variance: (num * math.log(size) / dim, 1.0), "base 2"),
+    (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance * 2**-r), "divides .* by 4"),
+    (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: 4**-r), "scales with the variance"),
+    (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance**2 * 4**-r), "don't square"),
+    (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance * 4 ** -(r * dim)), "per dimension"),
+    (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance * math.exp(-2 * r)), "not e"),
+    (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: 7.0), "should be 0.03125, and is 7"),
+    (lambda dim, size, num, variance: 0.5, "Return 2 things"),
+]
+
+
+def _rate_and(dim: int, size: int, num: int, bound: Callable[[float], float]) -> tuple[float, float]:
+    rate = num * math.log2(size) / dim
+    return rate, bound(rate)
+
+
+def _table(residuals: Tensor, codebook: Tensor) -> Tensor:
+    return (residuals[:, None] - codebook).square().sum(-1)
+
+
+def _split(ways: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    return ways // columns, ways % columns
+
+
+def _one_each(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[Tensor, Tensor]:
+    errors, indices = _table(residuals, codebook).min(1)
+    return errors.argsort()[:beam_size], indices[errors.argsort()[:beam_size]]
+
+
+WRONG["best_ways"] = [
+    (lambda r, c, beam: _split((-_table(r, c)).flatten().argsort()[:beam], len(c)), "worst ways"),
+    (_one_each, "one way only"),
+    (lambda r, c, beam: _split(_table(r, c).flatten().argsort()[:beam], len(c))[::-1], "parents first"),
+    (lambda r, c, beam: _split(_table(r, c).flatten().argsort()[:beam], len(r)), "K places, not B"),
+    (lambda r, c, beam: _split(_table(r, c).flatten().argsort(), len(c)), "keep the first"),
+    (lambda r, c, beam: _split(_table(r[:1], c).flatten().argsort()[:beam], len(c)), "first path"),
+    (lambda r, c, beam: _table(r, c).flatten().argsort()[:beam], "Return 2 things, in this order: parents"),
+]
+
+
+def _searched(x: Tensor, codebooks: Tensor, beam_size: int, change: str = "") -> Tensor:
+    """The beam search, one vector at a time and with lists, with one mistake."""
+    chosen = []
+    for vector in x:
+        beam = [(0.0, vector, [])]
+        for codebook in codebooks:
+            ways = []
+            for row, (before, residual, path) in enumerate(beam):
+                for k, codeword in enumerate(codebook):
+                    error = (residual - codeword).square().sum().item()
+                    ways.append((error + (before if change == "summed" else 0), residual - codeword, [*path, k], row))
+            ways.sort(key=lambda way: way[0])
+            kept = ways[: 1 if change == "greedy" else beam_size]
+            if change == "mixed up":
+                last = len(beam) - 1
+                kept = [(e, r, [*beam[min(i, last)][2], path[-1]], 0) for i, (e, r, path, _) in enumerate(kept)]
+            beam = [way[:3] for way in kept]
+        chosen.append(beam[-1 if change == "worst" else 0][2])
+    return torch.tensor(chosen)
+
+
+WRONG["beam_encode"] = [
+    (lambda x, codebooks, beam: _searched(x, codebooks, beam, "summed"), "sum of all stages"),
+    (lambda x, codebooks, beam: _searched(x, codebooks, beam, "greedy"), "greedy"),
+    (lambda x, codebooks, beam: _searched(x, codebooks, beam, "worst"), "worst path"),
+    (lambda x, codebooks, beam: _searched(x, codebooks, beam, "mixed up"), "wrong paths"),
+    (lambda x, codebooks, beam: _searched(x, codebooks, beam)[:, :1], "should have shape"),
+]
+
+
+def _in_pieces(x: Tensor, codebooks: Tensor) -> list[Tensor]:
+    return [c[nearest(p, c)] for p, c in zip(x.chunk(len(codebooks), 1), codebooks, strict=True)]
+
+
+WRONG["product_quantize"] = [
+    (lambda x, codebooks: torch.cat(_in_pieces(x, codebooks[:1].repeat(len(codebooks), 1, 1)), 1), "first codebook"),
+    (
+        lambda x, codebooks: torch.cat([c[nearest(x[:, : c.shape[1]], codebooks[0])] for c in codebooks], 1),
+        "index of the first",
+    ),
+    (
+        lambda x, codebooks: torch.cat(
+            [c[nearest(x[:, s :: len(codebooks)], c)] for s, c in enumerate(codebooks)], dim=1
+        ),
+        "every S-th",
+    ),
+    (
+        lambda x, codebooks: torch.stack(
+            [nearest(p, c) for p, c in zip(x.chunk(len(codebooks), 1), codebooks, strict=True)], dim=1
+        ),
+        "indices",
+    ),
+    (lambda x, codebooks: torch.stack(_in_pieces(x, codebooks)), "stacked"),
+    (lambda x, codebooks: x, "should be"),
+]
+
+WRONG["share_bits"] = [
+    (lambda variances, bits: torch.full_like(variances, bits / len(variances)), "With equal shares"),
+    (lambda variances, bits: bits * variances / variances.sum(), "in proportion to the variances"),
+    (lambda variances, bits: bits * F.one_hot(variances.argmax(), len(variances)).float(), "all bits for the largest"),
+    (
+        lambda variances, bits: bits / len(variances) + 0.5 * (variances.log2() - variances.log2().mean()),
+        "none is below 0",
+    ),
+    (lambda variances, bits: 0.5 * (variances.log2() + bits).clamp(min=0), "add up to"),
+    (lambda variances, bits: bits, "Return a tensor"),
 ]
 
 # --- Every exercise of every notebook --------------------------------------------------------------

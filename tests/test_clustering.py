@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
-from rvq_tutorial import kmeans, nearest
+from rvq_tutorial import clustering, kmeans, nearest
 
 
 def seeded(seed=0):
@@ -85,11 +85,18 @@ def test_one_vector():
     assert torch.equal(kmeans(x, 1).centroids, x)
 
 
-def test_no_cluster_stays_empty_while_vectors_are_badly_served():
-    """Two far vectors in a crowd: whichever start is drawn, both end up with a centroid of their own."""
+def test_two_far_vectors_in_a_crowd_get_centroids_of_their_own():
     x = torch.cat([torch.randn(5000, 2, generator=seeded()) * 0.01, torch.tensor([[100.0, 0.0], [0.0, 100.0]])])
     for seed in range(5):
         assert kmeans(x, 4, num_iters=10, generator=seeded(seed)).mse < 1e-3
+
+
+def test_an_empty_cluster_starts_again_where_vectors_are_served_worst(monkeypatch):
+    """From the worst start there is, all centroids at one place."""
+    monkeypatch.setattr(clustering, "_spread_out", lambda x, num_clusters, generator: x[:1].repeat(num_clusters, 1))
+    x = torch.cat([place + torch.randn(50, 2, generator=seeded()) for place in (0, 100, 200, 300)])
+    result = kmeans(x, 4)
+    assert result.counts.min() > 0
 
 
 @pytest.mark.parametrize(("num", "num_clusters"), [(300_000, 1), (50_000, 16)])

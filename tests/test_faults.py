@@ -74,7 +74,7 @@ def error(x, codebook):
     return F.mse_loss(codebook[nearest(x, codebook)], x).item()
 
 
-# 1. The classic snippet permutes its input to (B, H, W, C), the quantized tensor back, and takes the loss between the two.
+# 1. The classic snippet permutes its input to (B, H, W, C), the quantized tensor back, and compares the two.
 
 
 def test_1_loss_between_two_layouts():
@@ -211,7 +211,7 @@ def test_6_absolute_threshold(right):
         assert (codebook.codebook - places).norm(dim=1).max() < 10
 
     def what_is_not_used_goes(make):
-        """The second codeword is chosen by 1 vector in 400, a 200th of the uniform share: that is 5 of a batch of 2000."""
+        """One codeword is chosen by 1 vector in 400, a 200th of the uniform share, but that is 5 of a batch of 2000."""
         x = torch.zeros(2000, 2)
         x[:5] = 1
         codebook = make(torch.randn(2, 2))

@@ -42,6 +42,7 @@ PICTURES = {
     "gradient check": lambda: plots.gradient_check(POINTS[:4], {"frozen": POINTS[:4], "as it is": 0 * POINTS[:4]}),
     "curve": lambda: plots.curve(LOSSES),
     "curve, log": lambda: plots.curve(LOSSES, log=True, title="Training", ylabel="mean squared error"),
+    "curve, smooth": lambda: plots.curve(LOSSES, smooth=20),
     "curve, one step": lambda: plots.curve({"loss": [1.0], "psnr": []}),
     "rate–distortion": lambda: plots.rate_distortion(
         {"greedy": (RATES, [4.0**-RATES, 5.0**-RATES]), "beam 16": (RATES, 4.1**-RATES)},
@@ -55,8 +56,18 @@ PICTURES = {
         2 ** np.arange(3, 11), {"perfect": np.arange(8), "ours": np.ones(8)}, xlabel="size", ylabel="mean", log_x=True
     ),
     "ablation": lambda: plots.ablation(ABLATION, title="What each repair buys"),
+    "codebook memory": lambda: plots.codebook_memory(48, [16, 256, 1024]),
+    "codebook memory, a binary one": lambda: plots.codebook_memory(1, [2], max_bits=12),
     "code usage": lambda: plots.code_usage(torch.arange(512)),
     "code usage, one code": lambda: plots.code_usage(torch.tensor([3])),
+    "quality": lambda: plots.quality(
+        {"train": (RATES, [20 + 3 * RATES, 21 + 3 * RATES]), "held_out": (RATES, 19 + 2 * RATES)},
+        title="Held-out pixels",
+    ),
+    "colour cube": lambda: plots.color_cube(PHOTOS[0]),
+    "colour cube, 16 colours": lambda: plots.color_cube(PHOTOS[0], PHOTOS[1].flatten(1).T[:16]),
+    "colour cube, tall photo, 256 colours": lambda: plots.color_cube(PHOTOS[0].mT, PHOTOS[1].flatten(1).T[:256]),
+    "colour cube, one colour": lambda: plots.color_cube(PHOTOS[0, :, :1, :1], torch.tensor([[2.0, 0.5, -1.0]])),
     "photos": lambda: plots.photo_row(PHOTOS, ["original", *(f"{m} stages\n2{m}.5 dB" for m in (1, 2, 4, 8))]),
     "photos, long titles": lambda: plots.photo_row(PHOTOS, [40 * "long "] + 4 * ["short"]),
 }
@@ -150,6 +161,20 @@ def test_photos_are_exact_to_the_pixel(shape):
         assert np.abs(canvas[top:bottom, left:right] - expected).max() <= 1
 
 
+def test_the_colour_cube_shows_the_rebuilt_photo_and_its_palette_from_dark_to_light():
+    photo = PHOTOS[0]
+    codebook = torch.tensor([[0.8, 0.9, 0.7], [0.1, 0.2, 0.1], [0.6, 0.3, 0.4]])
+    rebuilt, cube, palette = plots.color_cube(photo, codebook).axes
+    chosen = codebook[torch.cdist(photo.flatten(1).T, codebook).argmin(1)].view(40, 64, 3)
+    assert np.allclose(rebuilt.images[0].get_array(), chosen)
+    assert np.allclose(palette.images[0].get_array()[0], codebook[[1, 2, 0]])
+    used, unused = cube.collections[-2:]
+    assert np.allclose(used.get_facecolors()[:, :3], codebook)
+    assert len(used.get_offsets()) == 3 and len(unused.get_offsets()) == 0
+    pixels = cube.collections[-3]
+    assert len(pixels.get_offsets()) == 1280  # every second one of 2,560
+
+
 def test_residual_stages_keep_their_size_whatever_is_used():
     sizes = {len(plots.residual_stages(POINTS, CODEBOOKS, m).axes) for m in (1, 2, 4, 8)}
     assert sizes == {9}
@@ -169,7 +194,15 @@ def test_captions_tell_the_measured_numbers():
     assert "from 1.5 to 0.5 in one stage." in plots.residual_stages(points, corners.unsqueeze(0), 1).caption
     assert "Perplexity 2 of at most 4; 2 codewords are never" in plots.code_usage(torch.tensor([5, 0, 5, 0])).caption
     assert "train goes from 1 to 0.00333" in plots.curve(LOSSES).caption
+    memory = plots.codebook_memory(48, [256], max_bits=24).caption
+    assert "one codebook 3.22 GB; stages of 256 147 kB." in memory
     assert "0.02 ± 0.01" in plots.bars({"a": [0.01, 0.03]}, label="error").caption
+    assert "held out 30.0 dB at 2" in plots.quality({"held_out": ([1, 2], [[20, 29], [22, 31]])}).caption
+    photo = torch.tensor([[0.0, 1.0]]).expand(3, 4, 2)
+    greys = torch.tensor([[0.1] * 3, [0.9] * 3, *[[9.0] * 3] * 6])
+    assert "4 × 2 pixels, 2 different colours." in plots.color_cube(photo).caption
+    assert "K = 8: 3 bits per pixel, PSNR 20.0 dB." in plots.color_cube(photo, greys).caption
+    assert "hollow if no pixel uses them: 6 of 8." in plots.color_cube(photo, greys).caption
 
 
 def test_an_ablation_shows_every_row_with_its_parts_and_its_seeds():
@@ -242,6 +275,7 @@ def test_uses_neither_pyplot_nor_the_readers_style():
         (lambda: plots.residual_stages(POINTS, CODEBOOKS, 0), "num_quantizers must be 1 to 8, .* got 0"),
         (lambda: plots.curve({"loss": []}), "history must hold at least one value"),
         (lambda: plots.code_usage(torch.zeros(4)), r"counts must be \(K,\) and not all zero"),
+        (lambda: plots.color_cube(PHOTOS), r"photo must be \(3, H, W\), got shape \(5, 3, 40, 64\)"),
         (lambda: plots.photo_row(PHOTOS[0], ["one"]), r"images must be \(n, 3, H, W\) with n titles"),
         (lambda: plots.photo_row(PHOTOS, ["one"]), "with n titles, got .* and 1"),
     ],

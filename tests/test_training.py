@@ -130,6 +130,12 @@ def test_an_interrupt_keeps_what_was_learned(model, images, capsys):
     fit(model, images, steps=1)  # and it can go on
 
 
+def test_a_model_in_eval_mode_is_trained_too(model, images):
+    modes = []
+    fit(model.eval(), images, steps=1, on_step=lambda history: modes.append(model.training))
+    assert modes == [True]
+
+
 def test_an_error_in_the_callback_is_not_hidden(model, images):
     with pytest.raises(ZeroDivisionError):
         fit(model, images, steps=2, on_step=lambda history: 1 / 0)

@@ -7,6 +7,7 @@ python tools/build_notebooks.py --solved DIR     write the solved edition into D
 """
 
 import argparse
+import base64
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from nbformat import NotebookNode
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SECONDS_PER_CELL = 300
+README_PICTURE = NOTEBOOKS / "rebuilt.png"
 REMEDY = "run `make notebooks`."
 
 
@@ -53,6 +55,7 @@ def build(topic: str) -> None:
         cell.outputs = [_still(output) for output in _joined(cell.outputs)]
     _refuse_faults(topic, notebook)
     _write(notebook, NOTEBOOKS / f"{topic}.ipynb")
+    _write_readme_picture(notebook)
     print(f"{topic}: executed in {seconds:.0f} s")
 
 
@@ -128,7 +131,7 @@ def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
     for output in joined:
         if output.output_type == "stream":
             output.text = "\n".join(_overwritten(line) for line in output.text.split("\n"))
-    return joined
+    return [output for output in joined if output.output_type != "stream" or output.text.strip()]
 
 
 def _overwritten(line: str) -> str:
@@ -155,6 +158,16 @@ def _write(notebook: NotebookNode, path: Path) -> None:
     beside = path.with_name(f".{path.name}.part")
     nbformat.write(notebook, beside)
     os.replace(beside, path)
+
+
+def _write_readme_picture(notebook: NotebookNode) -> None:
+    """Write the picture of the cell tagged "readme-picture", if there is one, as the README's."""
+    for cell in _code_cells(notebook):
+        if "readme-picture" in cell.metadata.get("tags", []):
+            (encoded,) = re.findall(r'src="data:image/png;base64,([^"]+)"', cell.outputs[0].data["text/html"])
+            beside = README_PICTURE.with_name(f".{README_PICTURE.name}.part")
+            beside.write_bytes(base64.b64decode(encoded))
+            os.replace(beside, README_PICTURE)
 
 
 def _orphans() -> Iterator[str]:

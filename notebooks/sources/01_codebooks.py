@@ -80,11 +80,11 @@ def scalar_decode(steps, levels):
 
 
 # %% [markdown]
-# How much is lost? The **mean squared error**, MSE, is the average of (x − x̂)² over all numbers; x̂, "x hat", is what we get back. Photo people turn it into decibels, the **peak signal-to-noise ratio**:
+# How much is lost? The **mean squared error**, MSE, also called the distortion, is the average of (x − x̂)² over all numbers; x̂, "x hat", is what we get back. Photo people turn it into decibels, the **peak signal-to-noise ratio**:
 #
 # $$\text{PSNR} = -10 \log_{10} \text{MSE} \quad \text{(for numbers from 0 to 1)}$$
 #
-# More is better. An error ten times smaller gives 10 dB more, one four times smaller 6 dB. Below 25 dB a photo looks broken, and from about 40 dB on the loss is hard to see.
+# More is better. An error ten times smaller gives 10 dB more, one four times smaller 6 dB. As a rule of thumb, below 25 dB a photo looks broken, and from about 40 dB on the loss is hard to see.
 
 # %%
 rebuilt, titles = [photo], ["original, 24 bits per pixel"]
@@ -93,7 +93,8 @@ for levels, bits in [(2, 3), (4, 6), (8, 9)]:
     psnr = -10 * (photo - rebuilt[-1]).square().mean().log10().item()
     assert abs(psnr - metrics.psnr(photo, rebuilt[-1])) < 1e-3  # from here on we use the package's
     titles.append(f"{levels} levels: {bits} bits per pixel, {psnr:.1f} dB")
-plots.photo_row(torch.stack(rebuilt), titles)
+caption = "Look at the leaves: with 2 levels all of them are one grey, with 8 they still have steps and wrong greens."
+plots.photo_row(torch.stack(rebuilt), titles, caption=caption)
 
 # %% [markdown]
 # Three channels with 2 levels each take 3 bits a pixel; every doubling of the levels takes 3 more. It also halves the steps, so the squared error falls to about a quarter, and we gain about 6 dB.
@@ -206,7 +207,7 @@ plots.color_cube(photo, codebook)
 assert abs(metrics.mse(pixels, decode(nearest(pixels, codebook), codebook)) - metrics.mse(pixels, quantized)) < 1e-7
 
 # %% [markdown]
-# Sixteen colours drawn blindly, 4 bits a pixel, and already a better picture than 64 on a grid at 6 bits. Does it really take 4 bits? Two indices below 16 fit into one byte:
+# Sixteen colours drawn blindly, 4 bits a pixel, and already far better than the grid's eight. Does it really take 4 bits? Two indices below 16 fit into one byte:
 
 # %%
 packed = (16 * indices[::2] + indices[1::2]).byte()
@@ -214,7 +215,7 @@ unpacked = torch.stack([packed // 16, packed % 16], dim=1).flatten().long()
 assert torch.equal(unpacked, indices)
 print(f"indices: {packed.numel():,} bytes; codebook: {16 * 3} bytes; the photo was {pixels.numel():,} bytes")
 assert 8 * packed.numel() == 4 * len(pixels) and 0.002 * packed.numel() > 16 * 3
-assert metrics.psnr(pixels, quantized) > metrics.psnr(photo, rebuilt[2])
+assert metrics.psnr(pixels, quantized) > metrics.psnr(photo, rebuilt[1]) + 2
 
 # %% [markdown]
 # One sixth of the size, and the codebook is not even 0.2 % of it.
@@ -226,9 +227,11 @@ assert metrics.psnr(pixels, quantized) > metrics.psnr(photo, rebuilt[2])
 # %%
 photo_bytes, codebook_bytes = (255 * pixels).round().byte(), (255 * codebook).round().byte()
 from_bytes = encode(photo_bytes, codebook_bytes)
-print(f"indices that are not the nearest codeword's: {(from_bytes != indices).double().mean():.0%}")
 both = [decode(i, codebook).T.unflatten(1, photo.shape[1:]) for i in (indices, from_bytes)]
-plots.photo_row(torch.stack(both), ["from floats", "from bytes"])
+caption = (
+    f"The same codebook and the same formula: {(from_bytes != indices).double().mean():.0%} of the indices differ."
+)
+plots.photo_row(torch.stack(both), ["from floats", "from bytes"], caption=caption)
 
 # %% [markdown]
 # No error, and a wrong picture. A byte has no room for anything below 0 or above 255: 3 − 5 becomes 254, and squares wrap around again and again. What comes out as the smallest "distance" has little to do with distance.
@@ -236,8 +239,10 @@ plots.photo_row(torch.stack(both), ["from floats", "from bytes"])
 # **The mend.** Convert before you subtract:
 
 # %%
-mended = encode(photo_bytes.float(), codebook_bytes.float())
-assert (from_bytes != indices).double().mean() > 0.2 and (mended != indices).double().mean() < 0.001
+mended = decode(encode(photo_bytes.float(), codebook_bytes.float()), codebook)
+error, wrong, right = (metrics.mse(pixels, x) for x in (quantized, decode(from_bytes, codebook), mended))
+print(f"MSE from floats {error:.4f}, from bytes {wrong:.4f}, mended {right:.4f}")
+assert wrong > 5 * error and abs(right - error) < 1e-6
 
 # %% [markdown]
 # ## Which colours are best?
@@ -248,8 +253,6 @@ assert (from_bytes != indices).double().mean() > 0.2 and (mended != indices).dou
 # 2. **Update.** The indices stand still. Which colour is best for the pixels of one codeword? The derivative of Σ‖x − c‖² by c is 2 Σ(c − x); it is 0 where c is the **mean** of these pixels.
 #
 # Do one, then the other, and again. That is **k-means**, or Lloyd's algorithm. Neither step can make the error larger: each picks the best there is while the other half stands still.
-#
-# To see it move, take 1,000 pixels and two of the three channels, red and blue. The lines are the borders of the **cells**: within a cell, its codeword is the nearest.
 #
 # ### Exercise 3 · Implement · ★★☆ · 8 minutes
 #
@@ -272,6 +275,9 @@ def move_codewords(pixels, indices, codebook):
 # %%
 check.move_codewords(move_codewords)
 
+# %% [markdown]
+# Ours has one line more, for codewords that nobody chose. Why will be seen soon.
+
 
 # %%
 def update(pixels, indices, codebook):
@@ -280,6 +286,9 @@ def update(pixels, indices, codebook):
     sums = torch.zeros_like(codebook).index_add_(0, indices, pixels)
     return torch.where(counts > 0, sums / counts.clamp(min=1), codebook)
 
+
+# %% [markdown]
+# To see it move, take 1,000 pixels and two of their three channels, red to the right and blue upwards. The lines are the borders of the **cells**: within a cell, its codeword is the nearest.
 
 # %%
 red_blue = pixels[torch.randperm(len(pixels))[:1000]][:, [0, 2]]
@@ -292,7 +301,7 @@ widgets.explore(
 )
 
 # %% [markdown]
-# Move the slider. The first steps are large, the later ones small, and soon nothing moves: every codeword is the mean of its cell.
+# Move the slider. The first steps are large, the later ones small, and soon nothing moves: every codeword is the mean of its cell. Count the codewords in the dark arm on the left: it has most of the pixels, and so most of the blind draws.
 #
 # Now in all three channels. From here on 5,000 pixels, drawn at random, are for fitting: `train`. All others are **held out**: no codebook ever sees them, and on them we measure.
 
@@ -341,18 +350,18 @@ def spread_out_start(pixels, size):
 
 
 # %%
-def held_out_psnr(codebook):
-    """PSNR on the pixels no codebook is fitted on."""
-    return metrics.psnr(held_out, codebook[nearest(held_out, codebook)])
+def held_out_error(codebook):
+    """MSE on the pixels no codebook is fitted on."""
+    return metrics.mse(held_out, codebook[nearest(held_out, codebook)])
 
 
-blind = [held_out_psnr(lloyd(train, train[torch.randperm(5000)[:16]])[0]) for _ in range(10)]
-spread = [held_out_psnr(lloyd(train, spread_out_start(train, 16))[0]) for _ in range(10)]
-assert sum(spread) > sum(blind) and min(spread) > min(blind)
-plots.bars({"blind start": blind, "k-means++ start": spread}, label="PSNR in dB on held-out pixels, ten starts each")
+blind = [held_out_error(lloyd(train, train[torch.randperm(5000)[:16]])[0]) for _ in range(10)]
+spread = [held_out_error(lloyd(train, spread_out_start(train, 16))[0]) for _ in range(10)]
+assert sum(spread) < sum(blind) and max(spread) < max(blind)
+plots.bars({"blind start": blind, "k-means++ start": spread}, label="held-out MSE, K = 16, ten starts each")
 
 # %% [markdown]
-# A better start is worth most where the bad luck was: compare the spreads.
+# The spread-out start is better on average, and it takes away the bad luck: compare the error bars.
 #
 # ### What is wrong here? · A codeword nobody wants
 #
@@ -403,7 +412,7 @@ check.rescue_codewords(rescue_codewords)
 # %% [markdown]
 # ## Is ours any good?
 #
-# Against scikit-learn, which many trust. From the same start both must end in the same place. From their own starts, the best of five each, ours must be no more than 2 % worse. scikit-learn calls the sum of squared distances its inertia; divided by the number of components it is our MSE.
+# Against scikit-learn, which many trust. From the same start both must end in the same place. From their own starts, the best of ten each, ours must be no more than 2 % worse. scikit-learn calls the sum of squared distances its inertia; divided by the number of components it is our MSE.
 
 
 # %%
@@ -419,9 +428,9 @@ print(f"same start, K = 16: ours {ours:.2f}, scikit-learn {theirs:.2f}")
 assert abs(ours / theirs - 1) < 0.01
 
 # %%
-ours = min(inertia(lloyd(train, spread_out_start(train, 8))[0]) for _ in range(5))
-theirs = KMeans(8, n_init=5, random_state=0).fit(train.numpy()).inertia_
-print(f"best of five starts, K = 8: ours {ours:.2f}, scikit-learn {theirs:.2f}, ratio {ours / theirs:.4f}")
+ours = min(inertia(lloyd(train, spread_out_start(train, 8))[0]) for _ in range(10))
+theirs = KMeans(8, n_init=10, random_state=0).fit(train.numpy()).inertia_
+print(f"best of ten starts, K = 8: ours {ours:.2f}, scikit-learn {theirs:.2f}, ratio {ours / theirs:.4f}")
 assert ours < 1.02 * theirs
 
 # %% [markdown]
@@ -435,9 +444,9 @@ ours = encode(train, result.centroids)
 assert (result.counts - torch.bincount(ours, minlength=16)).abs().sum() <= 5
 assert abs(result.mse / metrics.mse(train, decode(ours, result.centroids)) - 1) < 1e-4
 
-package = [held_out_psnr(kmeans(train, 16).centroids) for _ in range(10)]
-print(f"mean of ten starts: ours {sum(spread) / 10:.2f} dB, the package's {sum(package) / 10:.2f} dB")
-assert abs(sum(package) - sum(spread)) / 10 < 0.3
+package = [held_out_error(kmeans(train, 16).centroids) for _ in range(10)]
+print(f"held-out MSE, mean of ten starts: ours {sum(spread) / 10:.5f}, the package's {sum(package) / 10:.5f}")
+assert abs(sum(package) / sum(spread) - 1) < 0.05
 
 # %% [markdown]
 # They do, and from here on we use the package's.
@@ -446,7 +455,13 @@ assert abs(sum(package) - sum(spread)) / 10 < 0.3
 #
 # Why all the fuss about held-out pixels? Fit codebooks of growing size on only 500 pixels. Before you run it: what is the PSNR on these 500 when there are 500 codewords?
 
+
 # %%
+def held_out_psnr(codebook):
+    """PSNR on the same pixels."""
+    return metrics.psnr(held_out, codebook[nearest(held_out, codebook)])
+
+
 few, sizes = train[:500], [2, 4, 8, 16, 32, 64, 128, 256]
 fits = [kmeans(few, size) for size in sizes]
 on_train = [metrics.psnr(few, fit.centroids[nearest(few, fit.centroids)]) for fit in fits]
@@ -458,7 +473,7 @@ plots.quality({"train": (bits, on_train), "held_out": (bits, on_held_out)}, titl
 everything = kmeans(few, 500).centroids
 print(f"500 codewords for 500 pixels: MSE {metrics.mse(few, everything[nearest(few, everything)]):.1e} on these 500")
 assert metrics.mse(few, everything[nearest(few, everything)]) < 1e-10
-assert on_train[-1] - on_held_out[-1] > 8 and abs(on_train[2] - on_held_out[2]) < 1.5
+assert on_train[-1] > 46 and on_held_out[-1] < 38 and abs(on_train[2] - on_held_out[2]) < 1.5
 
 # %% [markdown]
 # Each pixel its own codeword, and no error at all, on pixels that were learned by heart. On all others the same codebooks do much worse. With 8 codewords both agree; with 256 for 500 pixels the gap is more than 8 dB. Every distortion in this course is measured on held-out data, and so should be every one you read.
@@ -534,22 +549,23 @@ palettes = {
 }
 
 # %%
-table = {}
+table, own = {}, {}
 for name in data.photos().held_out:
-    x = points[name]
-    half = x[: len(x) // 2]
-    own = palettes | {"its own": kmeans(x[len(half) :][:5000], 64).centroids}
-    table[name] = {palette: metrics.psnr(half, book[nearest(half, book)]) for palette, book in own.items()}
-    print(name, {palette: f"{psnr:.1f} dB" for palette, psnr in table[name].items()})
+    fit_half, test_half = points[name].chunk(2)
+    own[name] = kmeans(fit_half[:5000], 64).centroids
+    candidates = palettes | {"its own": own[name]}
+    table[name] = {key: metrics.psnr(test_half, book[nearest(test_half, book)]) for key, book in candidates.items()}
+    print(f"{name:8}", ", ".join(f"{key} {psnr:.1f} dB" for key, psnr in table[name].items()))
 assert all(row["its own"] > row["shared"] + 3 > row["grid"] + 4 for row in table.values())
 assert table["china"]["flower's"] < table["china"]["grid"] - 2
 
 # %%
-china = small["china"]
-books = [palettes["flower's"], palettes["grid"], palettes["shared"], own["its own"]]
-rows = [china] + [book[nearest(china.movedim(0, -1), book)].movedim(-1, 0) for book in books]
-titles = [f"{name}: {table['china'][name]:.1f} dB" for name in ("flower's", "grid", "shared", "its own")]
-plots.photo_row(torch.stack(rows[1:]), titles)
+china = small["china"].movedim(0, -1)  # (H, W, 3): nearest and the lookup take any shape before the last axis
+candidates = palettes | {"its own": own["china"]}
+rebuilt = [book[nearest(china, book)].movedim(-1, 0) for book in candidates.values()]
+titles = [f"{key}: {table['china'][key]:.1f} dB" for key in candidates]
+caption = "6 bits a pixel each. Look at the sky: the flower's palette has no light blue, and takes a petal's peach."
+plots.photo_row(torch.stack(rebuilt), titles, caption=caption)
 
 # %% [markdown]
 # The pagoda in the flower's colours is worse than on the blind grid: a codebook is only as good as what it was fitted on. The palette shared by seven photos beats the grid on all three. The photo's own is best by far, and as it costs 64 · 24 bits, about 0.02 bits a pixel, it is worth sending along. That is how GIF files work.
@@ -571,12 +587,12 @@ widgets.explore(
 
 # %%
 for size, book in books.items():
-    print(f"K = {size:3}: {metrics.bits_per_pixel(size):.0f} bits per pixel, {held_out_psnr(book):.1f} dB held out")
-assert held_out_psnr(books[8]) < 30 < held_out_psnr(books[32])
-assert held_out_psnr(books[256]) > held_out_psnr(books[2]) + 15
+    print(f"K = {size:3}, bits per pixel {metrics.bits_per_pixel(size):.0f}: {held_out_psnr(book):.1f} dB held out")
+gains = [held_out_psnr(books[2 * size]) - held_out_psnr(books[size]) for size in sizes[3:-1]]
+assert held_out_psnr(books[8]) < 30 < held_out_psnr(books[32]) and all(1.5 < gain < 3.5 for gain in gains)
 
 # %% [markdown]
-# Sixteen colours give a recognizable photo, some 32 bring it over 30 dB, and every further bit per pixel buys 2 to 3 dB. With 256 we are near the point where the eye gives up, at a third of the 24 bits.
+# Eight colours give a recognizable photo, and 32 bring it over 30 dB. From 16 on, every further bit per pixel buys some 2 dB. With 256, a third of the 24 bits, the difference is hard to see.
 #
 # ## Vectors longer than a colour
 #
@@ -621,15 +637,22 @@ titles = [
     f"2 colours: {metrics.psnr(photo, by_colours):.1f} dB",
     f"16 patches: {metrics.psnr(photo, by_patches):.1f} dB",
 ]
-plots.photo_row(torch.stack([by_colours, by_patches]), titles)
+caption = (
+    "Both take 1 bit a pixel. Two colours know petal and leaf; 16 patches know shades, and blur the edges a little."
+)
+plots.photo_row(torch.stack([by_colours, by_patches]), titles, caption=caption)
 
 # %% [markdown]
-# Here are the 256 codewords at 2 bits a pixel, from dark to light. Most are nearly of one colour, and some are edges:
+# Here are the 256 codewords at 2 bits a pixel, from dark to light. Most are nearly of one colour, because neighbours mostly are; some are edges:
 
 # %%
 book = codebooks[256][codebooks[256].sum(1).argsort()]
 tiles = make_grid(F.pixel_shuffle(book[:, :, None, None], 2), nrow=32, padding=1, pad_value=1)
-plots.photo_row(tiles[None], ["256 codewords of 2 × 2 pixels"])
+edges = (book.unflatten(1, (3, 4)).std(2).amax(1) > 0.1).sum()
+caption = (
+    f"In {edges} of the 256 the four pixels differ clearly, by a standard deviation of more than 0.1 in a channel."
+)
+plots.photo_row(tiles[None], ["256 codewords of 2 × 2 pixels"], caption=caption)
 
 # %% [markdown]
 # And on photos that the codebook has never seen? As with the palettes, one codebook of patches and one of colours from the seven training photos, both at 2 bits a pixel:
@@ -686,8 +709,8 @@ def load_photo(path):
 
 
 path = None  # for example "holiday.jpg"
-candidates = {name: small[name] for name in data.photos().held_out} if path is None else {path: load_photo(path)}
-for name, picture in candidates.items():
+mine = {path: load_photo(path)} if path else {name: small[name] for name in data.photos().held_out}
+for name, picture in mine.items():
     print(name, "for 30 dB:", colours_needed(picture, 30))
 
 # %% [markdown]
@@ -724,7 +747,7 @@ for name, picture in candidates.items():
 #
 # <details><summary>Answer</summary>
 #
-# You can't tell. The first figure may be the result of learning by heart: in the notebook 48 dB on 500 fitted pixels were 36 dB on the others. "The first, it has more decibels" compares two different things. "The second, because it's honest" is wrong as well: honest isn't the same as better. Measure both on the same held-out pixels.
+# You can't tell. The first figure may be the result of learning by heart: in the notebook more than 46 dB on 500 fitted pixels were less than 38 dB on the others. "The first, it has more decibels" compares two different things. "The second, because it's honest" is wrong as well: honest isn't the same as better. Measure both on the same held-out pixels.
 #
 # </details>
 #

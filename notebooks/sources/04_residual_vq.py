@@ -193,7 +193,7 @@ def decode(indices, codebooks):
 
 
 # %% [markdown]
-# The indices come from the package's residual quantizer, which we meet here. M is called `num_quantizers`, and `fit` is our `fit_stages`: with the same seed it must find the same codebooks.
+# The indices come from the package's residual quantizer, which we meet here. M is called `num_quantizers`, and `fit` is our `fit_stages`: with the same seed it must find the same codebooks. (`eval()`, because in training mode `forward` also moves the codebooks, as in notebook 03.)
 
 # %%
 rvq = ResidualVectorQuantizer(dim=2, codebook_size=8, num_quantizers=4)
@@ -322,7 +322,8 @@ plots.bars(equal_bits, label="held-out mean squared error per component", title=
 # %%
 ladder = list(equal_bits.values())
 assert all(worse > 1.05 * better for better, worse in pairwise(ladder))
-assert 0.026 < ladder[0] < 0.031 and 1.2 < ladder[1] / ladder[0] < 1.5 and 1.7 < ladder[3] / ladder[0] < 2.1
+assert abs(ladder[0] - 0.028) < 0.002 and abs(ladder[1] - 0.037) < 0.003 and abs(ladder[3] - 0.053) < 0.004
+assert 1.2 < ladder[1] / ladder[0] < 1.5 and 1.7 < ladder[3] / ladder[0] < 2.1
 
 # %% [markdown]
 # **At equal bits one big codebook wins, and every further split loses.** Two stages of 64 leave a third more error than one codebook of 4,096. They also need 512 numbers in place of 16,384: a thirty-second of the memory and of the arithmetic. That is the bargain. Four stages of 8 leave nearly twice the error, with 128 numbers.
@@ -630,8 +631,8 @@ cat = photos.held_out["chelsea"][:, 40:232, 120:344]
 stages = (1, 2, 3, 4, 8)
 versions = [rebuild(cat, 256, m) for m in stages]
 titles = [
-    f"{m} stage{'s' * (m > 1)}, {metrics.bits_per_pixel(256, m, stride=4):g} bits a pixel\n{metrics.psnr(cat, v):.1f} dB"
-    for m, v in zip(stages, versions, strict=True)
+    f"{m} of 8 stages, {metrics.bits_per_pixel(256, m, stride=4):g} bits a pixel\n{metrics.psnr(cat, version):.1f} dB"
+    for m, version in zip(stages, versions, strict=True)
 ]
 plots.photo_row(torch.stack([cat, *versions]), ["original\n24 bits a pixel", *titles])
 
@@ -646,7 +647,7 @@ for name, photo in photos.held_out.items():
 plots.quality(curves, title="Three held-out photos, one to eight stages")
 
 # %% [markdown]
-# Each stage sharpens each photo: 8 stages are more than 7 dB better than one. The eight codebooks hold 98,304 numbers, 0.4 MB. One codebook for the same 64 bits a patch would need 2⁶⁴ codewords.
+# Look at the nose: the first stage paints parts of it red, since among its 256 codewords none was nearer, and the later stages take that back. Each stage sharpens each photo: 8 stages are more than 7 dB better than one. The eight codebooks hold 98,304 numbers, 0.4 MB. One codebook for the same 64 bits a patch would need 2⁶⁴ codewords.
 #
 # The curves flatten: the second stage wins more than twice as much as the eighth, for the same 8 bits a patch. What can be won at best when nothing but noise is left? That is the question of notebook 05. Try all of it on the photo:
 
@@ -697,7 +698,7 @@ assert fitted_on > 1 and never_seen < fitted_on / 2
 # - One codebook for 24 bits a patch of 48 components takes 3.2 GB; three stages of 256 take 36,864 numbers, 0.15 MB. Bits add up, M · log₂ K, and so does memory, M · K · dim; what can be rebuilt multiplies, Kᴹ.
 # - Each stage quantizes what those before it leave over. On held-out points in the plane each of four stages more than halved the error; on held-out photos eight stages won more than 7 dB over one.
 # - Any prefix of the indices is what a shorter quantizer would have sent.
-# - At equal bits (12, Gaussian, dim 4) one codebook of 4,096 leaves 0.028, two of 64 leave 0.038, four of 8 leave 0.054: a residual quantizer loses distortion. It wins memory and arithmetic, here 32-fold and 128-fold; at equal memory it wins distortion more than threefold.
+# - At equal bits (12, Gaussian, dim 4) one codebook of 4,096 leaves 0.028, two of 64 leave 0.037, four of 8 leave 0.053: a residual quantizer loses distortion. It wins memory and arithmetic, here 32-fold and 128-fold; at equal memory it wins distortion more than threefold.
 # - Right gradients: the Jacobian of the output is the identity for every M, and every stage pulls. A residual that isn't detached silences all stages after the first; one straight-through a stage, summed, multiplies the encoder's gradient by M.
 #
 # ## Self-test

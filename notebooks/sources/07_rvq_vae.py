@@ -151,7 +151,7 @@ check.drop_stages(drop_stages)
 # The loop is `fit` in `rvq_tutorial/training.py`, a page long. You may interrupt it at any time: the model keeps what it has learned.
 
 # %%
-with widgets.live_curve("psnr", ylabel="PSNR of the batch, dB", title="Training") as draw:
+with widgets.live_curve("psnr", ylabel="PSNR of the batch, dB", smooth=30) as draw:
     history = fit(model, crops, steps=600, seed=0, on_step=draw)
 
 # %% [markdown]
@@ -177,9 +177,9 @@ def described(photo, num_quantizers):
 
 
 def part(photo):
-    """A square of 160 pixels from the middle of a photo, to look at closely."""
-    top, left = (photo.shape[1] - 160) // 2, (photo.shape[2] - 160) // 2
-    return photo[:, top : top + 160, left : left + 160]
+    """A square of 224 pixels from the middle of a photo, or less of a small one, to look at closely."""
+    top, left = (max(0, (side - 224) // 2) for side in photo.shape[1:])
+    return photo[:, top : top + 224, left : left + 224]
 
 
 # %% tags=["readme-picture"]
