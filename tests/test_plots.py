@@ -25,6 +25,12 @@ ABLATION = {
     ("EMA",): {"usage": [0.9, 1.0], "perplexity": [64, 60], "held-out MSE": [0.01, 0.01]},
     ("k-means start", "EMA"): {"usage": [0.9, 0.9], "perplexity": [30, 60], "held-out MSE": [0.02, 0.01]},
 }
+SCORES = {
+    "one 1 × 256": {"held-out MSE": [0.1, 0.104, 0.107], "numbers stored": 1024, "multiply–adds": 1024},
+    "residual 2 × 16, beam 4": {"held-out MSE": [0.112, 0.115, 0.114], "numbers stored": 128, "multiply–adds": 320},
+    "scalar 4 × 4": {"held-out MSE": [0.119, 0.117, 0.121], "numbers stored": 16, "multiply–adds": 16},
+}
+MEASURED = {(size, beam): [1.5**m * size ** (-m / 2) for m in (1, 2, 3)] for size in (4, 64) for beam in (1, 16)}
 
 PICTURES = {
     "voronoi": lambda: plots.voronoi(POINTS, CODEBOOK),
@@ -58,6 +64,9 @@ PICTURES = {
     "ablation": lambda: plots.ablation(ABLATION, title="What each repair buys"),
     "codebook memory": lambda: plots.codebook_memory(48, [16, 256, 1024]),
     "codebook memory, a binary one": lambda: plots.codebook_memory(1, [2], max_bits=12),
+    "scoreboard": lambda: plots.scoreboard(SCORES, title="8 bits for 4 components"),
+    "operating point, 1 stage": lambda: plots.operating_point(MEASURED, 4, 1, 4, 1),
+    "operating point, 3 stages": lambda: plots.operating_point(MEASURED, 4, 3, 64, 16),
     "code usage": lambda: plots.code_usage(torch.arange(512)),
     "code usage, one code": lambda: plots.code_usage(torch.tensor([3])),
     "quality": lambda: plots.quality(
@@ -283,3 +292,19 @@ def test_uses_neither_pyplot_nor_the_readers_style():
 def test_bad_input_gets_one_clear_sentence(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def test_a_scoreboard_names_the_best_of_each_measure():
+    caption = plots.scoreboard(SCORES).caption
+    assert "held-out MSE, one 1 × 256 (0.104)" in caption
+    assert "multiply–adds, scalar 4 × 4 (16)" in caption
+
+
+def test_an_operating_point_tells_its_rate_its_distance_and_its_costs():
+    on_the_line = {(16, 4): [0.25, 0.125]}
+    caption = plots.operating_point(on_the_line, 4, 2, 16, 4).caption
+    assert "2 bits per dimension, mean squared error 0.125: 3.0 dB above Shannon's bound" in caption
+    assert "0.50 bits less" in caption
+    assert (
+        "128 numbers; a vector takes 320 multiply–adds" in caption
+    )  # 16 · 4 at the first stage, four times at the next
