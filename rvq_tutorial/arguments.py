@@ -3,6 +3,8 @@
 Inside torch.compile only shapes and types are checked: a compiled graph can't look at values and stop.
 """
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,7 @@ def check_indices(indices: Tensor, low: int, high: int) -> None:
 
 def check_whole(value: int, name: str, high: int | None = None) -> None:
     """Raise unless `value` is a whole number from 1 to `high`."""
-    if not isinstance(value, int) or value < 1 or (high is not None and value > high):
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1 or (high is not None and value > high):
         limits = "≥ 1" if high is None else f"from 1 to {high}"
         raise ValueError(f"{name} must be a whole number {limits}, got {value!r}")
 

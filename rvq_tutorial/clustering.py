@@ -41,6 +41,8 @@ def kmeans(
 
     x = x.detach()
     x = x.to(torch.promote_types(x.dtype, torch.float32))
+    centre = x.mean(0)  # far from the origin, sums of many vectors would lose the digits that tell them apart
+    x = x - centre
     centroids = _spread_out(x, num_clusters, generator)
     for _ in range(num_iters):
         labels = nearest(x, centroids)
@@ -55,7 +57,7 @@ def kmeans(
     labels = nearest(x, centroids)
     counts = torch.bincount(labels, minlength=num_clusters)
     mse = (x - centroids[labels]).square().mean(dtype=torch.float64).item()
-    return KMeansResult(centroids, counts, mse)
+    return KMeansResult(centroids + centre, counts, mse)
 
 
 def _spread_out(x: Tensor, num_clusters: int, generator: torch.Generator | None) -> Tensor:

@@ -40,6 +40,11 @@ def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
     return value.detach() + ((x - x.detach()) * gradient).sum()
 
 
+def _of_each_row(x: Tensor, columns: Tensor) -> Tensor:
+    """(N, B, dim), (N, beam) → (N, beam, dim). As torch.take_along_dim, which would fix an exported graph's N."""
+    return x[torch.arange(x.shape[0], device=x.device).unsqueeze(-1), columns]
+
+
 class Codebook(nn.Module):
     """K codewords, how much each is used, and how both follow the data.
 
@@ -69,7 +74,7 @@ class Codebook(nn.Module):
 
     def lookup(self, indices: Tensor) -> Tensor:
         """The chosen codewords: (...) → (..., dim). Index −1, a stage that was dropped, gives zeros."""
-        return F.embedding(indices.clamp_min(0), self.vectors) * (indices >= 0).unsqueeze(-1)
+        return F.embedding(indices.long().clamp_min(0), self.vectors) * (indices >= 0).unsqueeze(-1)
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -88,7 +93,8 @@ class Codebook(nn.Module):
         count, error_sum = processes.total(count)[:size], processes.total(error_sum)[:size]
 
         num_vectors = count.sum().clamp_min(1)
-        self.usage.lerp_(count / num_vectors, 1 - self.decay)
+        share = torch.where(count.sum() > 0, count / num_vectors, self.usage)  # nothing seen, nothing learned
+        self.usage.lerp_(share, 1 - self.decay)
         if self.moves_by_ema:
             step = (1 - self.decay) / (self.usage * num_vectors).clamp_min(1e-30)
             self.vectors.addcmul_(error_sum, step.unsqueeze(-1))
@@ -359,18 +365,17 @@ class ResidualVectorQuantizer(_Quantizer):
     def _beam_search(self, rows: Tensor, stages: nn.ModuleList, beam_size: int) -> Tensor:
         """Keep the `beam_size` paths with the smallest residual so far; the best of the last stage wins."""
         residuals = rows.unsqueeze(1)  # (N, beam, dim)
-        paths = torch.empty(len(rows), 1, 0, dtype=torch.int64, device=rows.device)  # (N, beam, stages so far)
+        paths = torch.empty(rows.shape[0], 1, 0, dtype=torch.int64, device=rows.device)  # (N, beam, stages so far)
         for stage in stages:
             residuals, parent, index = self._continue(residuals, stage, beam_size)
-            paths = torch.cat([paths.take_along_dim(parent, 1), index], -1)
+            paths = torch.cat([_of_each_row(paths, parent), index.unsqueeze(-1)], -1)
         return paths[:, 0]
 
     @staticmethod
     def _continue(residuals: Tensor, stage: Codebook, beam_size: int) -> tuple[Tensor, Tensor, Tensor]:
         """One stage of the beam: (N, B, dim) → residuals (N, beam, dim), the path each continues, its codeword."""
         parent, index = nearest_ways(residuals, stage.vectors, beam_size)
-        parent = parent.unsqueeze(-1)
-        return residuals.take_along_dim(parent, 1) - stage.lookup(index), parent, index.unsqueeze(-1)
+        return _of_each_row(residuals, parent) - stage.lookup(index), parent, index
 
     def _drop(self, indices: Tensor, num_samples: int) -> Tensor:
         """−1 for the stages after the m-th, with m = M for most samples and random for a share `quantize_dropout`."""

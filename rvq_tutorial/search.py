@@ -4,7 +4,8 @@ To rank codewords, ‖x − c‖² can be replaced by ½‖c‖² − x·c: expa
 codeword), halve the rest. What remains is one matrix product. Around it:
 
 - A few rows at a time, in one reused buffer: the whole (N, K) table of distances never exists.
-- The codebook's mean is first taken off both sides. Far from the origin, float32 would round the differences away.
+- A typical codeword is first taken off both sides: far from the origin, float32 would round the differences away. The
+  median, not the mean: one stray codeword far out must not carry the centre away from all the others.
 - torch's argmin walks along a row one number at a time, its amin takes sixteen. So: amin of every block of 64 columns,
   then argmin inside the best block.
 """
@@ -65,7 +66,7 @@ def _nearest_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> Tensor
 
 @_nearest.register_fake
 def _(x: Tensor, codebook: Tensor) -> Tensor:
-    return x.new_empty(len(x), dtype=torch.int64)
+    return x.new_empty(x.shape[0], dtype=torch.int64)  # len(x) would fix the batch size of an exported graph
 
 
 @_nearest_ways.register_fake
@@ -75,15 +76,15 @@ def _(residuals: Tensor, codebook: Tensor, beam_size: int) -> Tensor:
 
 
 def _scores(x: Tensor, codebook: Tensor, columns: int = 1, group: int = 1) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield some rows, x there with the mean taken off, and the scores ½‖c‖² − x·c of those rows.
+    """Yield some rows, x there with the centre taken off, and the scores ½‖c‖² − x·c of those rows.
 
     The number of columns is a multiple of `columns` (the extra ones are +inf), that of the rows of `group`.
     The scores live in one buffer, which the next step overwrites.
     """
     dtype = torch.promote_types(torch.promote_types(x.dtype, codebook.dtype), torch.float32)
     codebook = codebook.to(dtype)
-    mean = codebook.mean(0)
-    codebook = codebook - mean
+    centre = codebook[:: len(codebook) // BLOCK + 1].median(0).values  # up to 64 of them say enough
+    codebook = codebook - centre
     half_norms = codebook.square().sum(1) / 2
 
     extra = -len(codebook) % columns
@@ -95,7 +96,7 @@ def _scores(x: Tensor, codebook: Tensor, columns: int = 1, group: int = 1) -> It
     buffer = half_norms.new_empty(min(step, len(x)), len(half_norms))
     for start in range(0, len(x), step):
         rows = slice(start, min(start + step, len(x)))
-        centred = x[rows].to(dtype) - mean
+        centred = x[rows].to(dtype) - centre
         out = buffer[: len(centred)]
         yield rows, centred, torch.addmm(half_norms, centred, transposed, alpha=-1, out=out)
 

@@ -596,7 +596,7 @@ for _ in range(300):
 # %%
 print(f"{restarts} restarts in 300 steps, every one of them took effect")
 assert restarts >= 8
-plots.voronoi(batch, layer.codebook, title="After 300 steps of VectorQuantizer")
+plots.voronoi(torch.randn(2000, 2), layer.codebook, title="After 300 steps of VectorQuantizer")
 
 # %% [markdown]
 # ## What does each repair buy?
@@ -691,7 +691,7 @@ assert both["perplexity"] > 32 and nothing["perplexity"] < 8
 # EMA and restarts are what `VectorQuantizer(dim, codebook_size)` does unless told otherwise; the k-means start is there when you call `fit`. Here is the network of the beginning, `dim=2` and the same seed, with the defaults. Note the step numbers before you read on: when do codewords come to life?
 
 # %%
-default_path = learn(network(dim=2), keep=[0, 1, 10, 40, 160, 225, 235])
+default_path = learn(network(dim=2), keep=[0, 1, 10, 225, 235, 245, 270])
 widgets.explore(lambda step: cells(default_path[step], title=f"Step {step}"), step=list(default_path))
 
 # %%

@@ -23,7 +23,7 @@
 #
 # **You need** notebooks 01 (k-means, held-out data) and 04 (residual quantization), and from school the logarithm.
 #
-# **Time.** It runs in {{run_time}}. Reading takes half an hour, the five exercises 40 minutes.
+# **Time.** It runs in {{run_time}}. Reading takes half an hour, the five exercises another half.
 
 # %%
 import math
@@ -89,7 +89,7 @@ for levels, by_max in [(2, 0.3634), (4, 0.1175), (8, 0.03454)]:
     assert abs(error / by_max - 1) < 0.04
 
 # %% [markdown]
-# Our k-means agrees with Max within 4 %, and both lie well above Shannon: 1.45 times at one bit, and the distance grows with the rate.
+# Our k-means agrees with Max within 4 %, and both lie well above Shannon: some 1.45 times at one bit, and the distance grows with the rate.
 #
 # What do vectors change, if their components have nothing to do with each other? Spend one bit per dimension: 2 codewords for 1 component, 4 for 2, 16 for 4, 256 for 8.
 
@@ -151,11 +151,11 @@ for m, bits in zip(STAGES, wasted(torch.tensor(STAGES), greedy.mean(0)).tolist()
 # %%
 ratio = greedy[:, :-1] / greedy[:, 1:]
 assert ratio.min() > 2.1 and ratio.max() < 3.1
-assert wasted(1, greedy[:, 0]).max() < 0.3 and 1.2 < wasted(5, greedy[:, -1]).mean() < 1.7
-assert greedy.std(0).div(greedy.mean(0)).max() < 0.1
+assert wasted(1, greedy[:, 0]).max() < 0.3 and 1.4 < wasted(5, greedy[:, -1]).mean() < 1.75
+assert greedy.std(0).div(greedy.mean(0)).max() < 0.2
 
 # %% [markdown]
-# The first stage wastes a quarter of a bit, five stages waste nearly one and a half of five. Part of it can be had back without touching the codebooks.
+# The first stage wastes a quarter of a bit, five stages waste some one and a half bits of five. Part of it can be had back without touching the codebooks.
 #
 # ## Greedy is short-sighted
 #
@@ -722,8 +722,8 @@ assert above["scalar"][1] > 10 and above["residual"][0] < 2
 #
 # ## What we saw
 #
-# - Shannon's line for independent Gaussian components is σ² 2⁻²ᴿ. Scalar quantization is 1.45 times above it at one bit; 256 codewords for 8 components come down to 1.3 times.
-# - A residual quantizer with 16 codewords a stage, on 4 components, wastes a quarter of a bit at the first stage and some 1.4 bits in five.
+# - Shannon's line for independent Gaussian components is σ² 2⁻²ᴿ. Scalar quantization leaves some 1.45 times as much at one bit; 256 codewords for 8 components come down to some 1.3 times.
+# - A residual quantizer with 16 codewords a stage, on 4 components, wastes a quarter of a bit at the first stage and some one and a half bits of five.
 # - Greedy search misses the best sum for more than 40 % of the vectors (three stages). A beam of 16 saves more than 0.2 bits per dimension, with the same codebooks; its prefixes are worse.
 # - A beam that ranks by the sum of stage errors misses the best sum even when it keeps every path.
 # - A curve measured on what it was fitted on fell below half of Shannon's bound, over five seeds. Held out, the same codebooks were worse than honest ones by more than a factor of 2.
