@@ -42,7 +42,15 @@ def kmeans(
     x = x.detach()
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     centre = x.mean(0)  # far from the origin, sums of many vectors would lose the digits that tell them apart
-    x = x - centre
+    centroids = _lloyd(x - centre, num_clusters, num_iters, generator) + centre
+    labels = nearest(x, centroids)
+    counts = torch.bincount(labels, minlength=num_clusters)
+    mse = (x - centroids[labels]).square().mean(dtype=torch.float64).item()
+    return KMeansResult(centroids, counts, mse)
+
+
+def _lloyd(x: Tensor, num_clusters: int, num_iters: int, generator: torch.Generator | None) -> Tensor:
+    """Assign every vector to the nearest centroid, move every centroid to the mean of its vectors; and again."""
     centroids = _spread_out(x, num_clusters, generator)
     for _ in range(num_iters):
         labels = nearest(x, centroids)
@@ -53,11 +61,7 @@ def kmeans(
             errors = (x - centroids[labels]).square().sum(1)
             sums[empty] = x[errors.topk(int(empty.sum())).indices]
         centroids = sums / counts.clamp_min(1)[:, None]
-
-    labels = nearest(x, centroids)
-    counts = torch.bincount(labels, minlength=num_clusters)
-    mse = (x - centroids[labels]).square().mean(dtype=torch.float64).item()
-    return KMeansResult(centroids + centre, counts, mse)
+    return centroids
 
 
 def _spread_out(x: Tensor, num_clusters: int, generator: torch.Generator | None) -> Tensor:
