@@ -228,9 +228,8 @@ assert metrics.psnr(pixels, quantized) > metrics.psnr(photo, rebuilt[1]) + 2
 photo_bytes, codebook_bytes = (255 * pixels).round().byte(), (255 * codebook).round().byte()
 from_bytes = encode(photo_bytes, codebook_bytes)
 both = [decode(i, codebook).T.unflatten(1, photo.shape[1:]) for i in (indices, from_bytes)]
-caption = (
-    f"The same codebook and the same formula: {(from_bytes != indices).double().mean():.0%} of the indices differ."
-)
+changed = (from_bytes != indices).double().mean()
+caption = f"The same codebook and the same formula: {changed:.0%} of the indices differ."
 plots.photo_row(torch.stack(both), ["from floats", "from bytes"], caption=caption)
 
 # %% [markdown]
@@ -637,21 +636,17 @@ titles = [
     f"2 colours: {metrics.psnr(photo, by_colours):.1f} dB",
     f"16 patches: {metrics.psnr(photo, by_patches):.1f} dB",
 ]
-caption = (
-    "Both take 1 bit a pixel. Two colours know petal and leaf; 16 patches know shades, and blur the edges a little."
-)
+caption = "Both take 1 bit a pixel. Two colours know petal and leaf; 16 patches know shades, and blur edges."
 plots.photo_row(torch.stack([by_colours, by_patches]), titles, caption=caption)
 
 # %% [markdown]
-# Here are the 256 codewords at 2 bits a pixel, from dark to light. Most are nearly of one colour, because neighbours mostly are; some are edges:
+# Here are the 256 codewords at 2 bits a pixel, from dark to light. Many are nearly of one colour, because neighbours mostly are; others are edges:
 
 # %%
 book = codebooks[256][codebooks[256].sum(1).argsort()]
 tiles = make_grid(F.pixel_shuffle(book[:, :, None, None], 2), nrow=32, padding=1, pad_value=1)
 edges = (book.unflatten(1, (3, 4)).std(2).amax(1) > 0.1).sum()
-caption = (
-    f"In {edges} of the 256 the four pixels differ clearly, by a standard deviation of more than 0.1 in a channel."
-)
+caption = f"In {edges} of the 256 the four pixels differ clearly: a standard deviation above 0.1 in some channel."
 plots.photo_row(tiles[None], ["256 codewords of 2 × 2 pixels"], caption=caption)
 
 # %% [markdown]
