@@ -528,8 +528,8 @@ assert costs["one 1 × 256"]["numbers stored"] == 64 * costs["scalar 4 × 4"]["n
 
 # %%
 def grey_patches(split):
-    """2 × 2 patches of crops of the photos in grey: (40960, 4)."""
-    grey = data.photo_crops(size=64, n=40, split=split).mean(1, keepdim=True)
+    """2 × 2 patches of crops of the photos in grey: (163840, 4)."""
+    grey = data.photo_crops(size=64, n=160, split=split).mean(1, keepdim=True)
     return F.pixel_unshuffle(grey, 2).movedim(1, -1).flatten(0, 2)
 
 
@@ -552,15 +552,15 @@ def mean_ratio(one, other):
     return sum(errors[one] / errors[other] for errors in photos) / len(photos)
 
 
+assert 7 < mean_ratio("scalar 4 × 4", "one 1 × 256") < 20
 assert (
-    7 < mean_ratio("scalar 4 × 4", "one 1 × 256") < 14 and 1.5 < mean_ratio("product 2 × 16", "residual 2 × 16") < 2.3
+    1.5 < mean_ratio("product 2 × 16", "residual 2 × 16") < 2.4 and mean_ratio("residual 4 × 4", "product 2 × 16") < 1
 )
-assert 1.1 < mean_ratio("residual 2 × 16", "one 1 × 256") < 1.5
-assert all(e["residual 4 × 4"] < e["product 2 × 16"] for e in photos)
+assert 1.1 < mean_ratio("residual 2 × 16", "one 1 × 256") < 1.6
 assert all(e["residual 2 × 16, beam 4"] < e["residual 2 × 16"] for e in photos)
 
 # %% [markdown]
-# Another world. Neighbouring pixels are nearly alike. Whoever codes them apart says the same thing four times (scalar) or twice (product). Scalar, nearly as good as any a moment ago, has more than seven times the error of the one codebook, and product nearly twice that of residual. Residual stages look at the whole vector every time, and come within a half of the one codebook's error with an eighth of its memory.
+# Another world. Neighbouring pixels are nearly alike. Whoever codes them apart says the same thing four times (scalar) or twice (product). Scalar, nearly as good as any a moment ago, has more than seven times the error of the one codebook, and product nearly twice that of residual. Residual stages look at the whole vector every time, and come near the one codebook, some 1.3 times its error, with an eighth of its memory.
 #
 # So there is no best quantizer. Ask what the data share: independent components can be cut apart; what hangs together must be looked at together, with one codebook while it can be afforded, with stages when it can't. Seen on a photo, with 4 bits a patch, 1 bit a pixel:
 
@@ -627,10 +627,10 @@ line = metrics.shannon_distortion(2, variance)
 print(
     f"2 bits per dimension: line {line:.5f}, one codebook {photos[0]['one 1 × 256']:.5f}, product {photos[0]['product 2 × 16']:.5f}"
 )
-assert photos[0]["one 1 × 256"] < line / 5 and photos[0]["product 2 × 16"] < line
+assert photos[0]["one 1 × 256"] < line / 3 and photos[0]["product 2 × 16"] < line
 
 # %% [markdown]
-# The one codebook is at less than a fifth of it. **Who has cheated this time? Answer before you unfold.**
+# The one codebook is at less than a third of it. **Who has cheated this time? Answer before you unfold.**
 #
 # <details><summary>Who</summary>
 #
@@ -727,7 +727,7 @@ assert above["scalar"][1] > 10 and above["residual"][0] < 2
 # - Greedy search misses the best sum for more than 40 % of the vectors (three stages). A beam of 16 saves more than 0.2 bits per dimension, with the same codebooks; its prefixes are worse.
 # - A beam that ranks by the sum of stage errors misses the best sum even when it keeps every path.
 # - A curve measured on what it was fitted on fell below half of Shannon's bound, over five seeds. Held out, the same codebooks were worse than honest ones by more than a factor of 2.
-# - At 8 bits, on independent data, one codebook, product and scalar are within a third of each other. On photos scalar has more than 7 times the error of the one codebook, residual less than 1.5 times, with an eighth of the memory.
+# - At 8 bits, on independent data, one codebook, product and scalar are within a third of each other. On photos scalar has more than 7 times the error of the one codebook, residual less than 1.6 times, with an eighth of the memory.
 # - Photos lie below σ² 2⁻²ᴿ honestly, because their pixels hang together. The line for correlated Gaussian vectors lies below all of them.
 #
 # ## Self-test
