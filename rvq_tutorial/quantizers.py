@@ -51,6 +51,9 @@ class Codebook(nn.Module):
     A codeword is the moving average (EMA) of the vectors that choose it (van den Oord et al. 2017, appendix A.1). Kept
     as sum / count, the two can come apart; here the average itself is kept and moves by the mean error of its vectors,
     which is the same number. A codeword that hardly any vector chooses is dead: it restarts at a vector of the batch.
+    Before `fit` no codeword has been used, so the first batch in training restarts nearly all of them.
+
+    The averages need float32's digits: use autocast rather than a module in half precision.
     """
 
     vectors: Tensor  # (K, dim)
@@ -79,7 +82,10 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
         """Start at the k-means of `x`, (N, dim)."""
-        centroids, counts, _ = kmeans(processes.all_rows(x), len(self.vectors))
+        x, size = processes.all_rows(x), len(self.vectors)
+        if len(x) < size:
+            raise ValueError(f"x must hold at least codebook_size = {size} vectors, got {len(x)}")
+        centroids, counts, _ = kmeans(x, size)
         self.vectors.copy_(processes.first(centroids))
         self.usage.copy_(processes.first(counts / counts.sum()))
 
@@ -106,6 +112,7 @@ class Codebook(nn.Module):
         size = len(self.vectors)
         dead = self.usage * size < self.dead_code_threshold
         candidates = processes.spread_rows(x, size, self.steps)
+        # A vector that skipped this stage is no residual of it, so it may not stand in for a codeword.
         dead = dead & (processes.spread_rows(active.to(x.dtype).unsqueeze(-1), size, self.steps) > 0).squeeze(-1)
         self.vectors.copy_(torch.where(dead.unsqueeze(-1), candidates, self.vectors))
         self.usage.masked_fill_(dead, 1 / size)

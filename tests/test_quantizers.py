@@ -764,5 +764,5 @@ def test_a_bad_beam():
 @pytest.mark.parametrize("make", [vq, rvq])
 def test_fit_on_fewer_vectors_than_codewords(make):
     quantizer = make()
-    sentence = "x must hold at least num_clusters = 8 vectors, got 7"
+    sentence = "x must hold at least codebook_size = 8 vectors, got 7"
     assert_refused(quantizer, lambda: quantizer.fit(ROWS[:7]), ValueError, sentence)
