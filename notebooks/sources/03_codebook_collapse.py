@@ -37,6 +37,7 @@ from torch import nn
 
 from rvq_tutorial import VectorQuantizer, check, data, kmeans, metrics, nearest, plots, widgets
 
+torch.set_num_threads(1)  # the networks here are so small that threads would only wait for each other
 _ = torch.manual_seed(0)  # the same numbers in every run
 
 # %% [markdown]
