@@ -18,7 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import nbformat
-from editions import NOTEBOOKS, ROOT, RUN_TIME, SourceError, learner_edition, solved_edition, topics
+from editions import NOTEBOOKS, ROOT, RUN_TIME, SourceError, learner_edition, solved_edition, tagged, topics
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -153,21 +153,23 @@ def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def _write(notebook: NotebookNode, path: Path) -> None:
-    """Write beside the old file, then rename: whoever reads finds the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    nbformat.write(notebook, beside)
-    os.replace(beside, path)
+    _replace(path, (nbformat.writes(notebook) + "\n").encode())
 
 
 def _write_readme_picture(notebook: NotebookNode) -> None:
     """Write the picture of the cell tagged "readme-picture", if there is one, as the README's."""
     for cell in _code_cells(notebook):
-        if "readme-picture" in cell.metadata.get("tags", []):
+        if tagged(cell, "readme-picture"):
             (encoded,) = re.findall(r'src="data:image/png;base64,([^"]+)"', cell.outputs[0].data["text/html"])
-            beside = README_PICTURE.with_name(f".{README_PICTURE.name}.part")
-            beside.write_bytes(base64.b64decode(encoded))
-            os.replace(beside, README_PICTURE)
+            _replace(README_PICTURE, base64.b64decode(encoded))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside the old file, then rename: whoever reads finds the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_bytes(content)
+    os.replace(beside, path)
 
 
 def _orphans() -> Iterator[str]:

@@ -57,11 +57,11 @@ def learner_edition(topic: str) -> NotebookNode:
     notebook = _assembled(topic)
     cells = notebook.cells
     for index, cell in enumerate(cells):
-        if not _tagged(cell, "exercise"):
+        if not tagged(cell, "exercise"):
             continue
         if not SOLUTION.search(cell.source):
             raise SourceError(f"{topic}: this exercise has no solution between its markers:\n{cell.source}")
-        if index + 1 == len(cells) or not _tagged(cells[index + 1], "hint"):
+        if index + 1 == len(cells) or not tagged(cells[index + 1], "hint"):
             raise SourceError(f"{topic}: no cell tagged 'hint' follows this exercise:\n{cell.source}")
         solution = f"```python\n{_without_markers(cell.source)}\n```"
         cell.source = SOLUTION.sub(r"\1...  # your code here", cell.source)
@@ -73,7 +73,7 @@ def solved_edition(topic: str) -> NotebookNode:
     """The same notebook with every exercise solved, for teachers and tests; not executed."""
     notebook = _assembled(topic)
     for cell in notebook.cells:
-        if _tagged(cell, "exercise"):
+        if tagged(cell, "exercise"):
             cell.source = _without_markers(cell.source)
     notebook.cells[0].source = notebook.cells[0].source.replace(RUN_TIME, "a minute or two")
     return notebook
@@ -96,7 +96,7 @@ def _assembled(topic: str) -> NotebookNode:
     _identify(notebook.cells)
     for cell in notebook.cells:
         cell.metadata = {key: cell.metadata[key] for key in ("tags",) if key in cell.metadata}
-        if _tagged(cell, "hint"):
+        if tagged(cell, "hint"):
             cell.source = _folded("Hint", cell.source)
     badge = BADGE.format(repository=repository(), topic=topic)
     first.source = f"{title}\n\n{badge}\n\n{opening.lstrip()}".rstrip()
@@ -105,7 +105,8 @@ def _assembled(topic: str) -> NotebookNode:
     return notebook
 
 
-def _tagged(cell: NotebookNode, tag: str) -> bool:
+def tagged(cell: NotebookNode, tag: str) -> bool:
+    """Whether the cell carries the tag."""
     return tag in cell.metadata.get("tags", [])
 
 
