@@ -53,7 +53,7 @@ def training_step(short: bool) -> Section:
     values = {}
     for size in (1024, 4096):
         works = {name: _training_step(name, size, N) for name in ("ours", "one-hot", "vector-quantize-pytorch")}
-        values[f"K = {size}"] = interleaved(works, 1 if short else 7, f"training step, K = {size}")
+        values[f"K = {size}"] = interleaved(works, 1 if short else 5, f"training step, K = {size}")
     return _in_ms("Training step, 8 stages", values)
 
 
@@ -123,7 +123,7 @@ def clustering_quality(short: bool) -> Section:
 
 def beams(short: bool) -> Section:
     """Encoding with a beam of 4: 8 stages, K = 256, dim 8, the same codebooks."""
-    x, quantizer = torch.randn(N, 8), _gaussian_quantizer(beam_size=4, short=True)
+    x, quantizer = torch.randn(N, 8), _gaussian_quantizer(beam_size=4, num=N)
     peer, x_numpy = faiss_residual(quantizer.codebooks), x.numpy()
     peer.max_beam_size = 4
     works = {"ours": lambda: quantizer.encode(x), "faiss": lambda: peer.compute_codes(x_numpy)}
@@ -134,10 +134,10 @@ def rate_distortion(short: bool) -> Section:
     """Held-out mean squared error on N(0, I), dim 8, K = 256, beside Shannon's bound and faiss."""
     x = torch.randn(N if short else 4 * N, 8)
     beam_size = 4 if short else 16
-    greedy, beam = _gaussian_quantizer(1, short), _gaussian_quantizer(beam_size, short)
+    greedy, beam = _gaussian_quantizer(1, N if short else 32 * N), _gaussian_quantizer(beam_size, N if short else 4 * N)
     peer = faiss.ResidualQuantizer(8, STAGES, 8)
     peer.max_beam_size = beam_size
-    peer.train(torch.randn(4 * N if short else 16 * N, 8).numpy())
+    peer.train(torch.randn(N if short else 4 * N, 8).numpy())
     peer_codebooks = torch.from_numpy(faiss.vector_to_array(peer.codebooks).reshape(STAGES, 256, 8))
 
     values = {}
@@ -171,9 +171,8 @@ def _quantizer(name: str, size: int) -> nn.Module:
     return makers[name](DIM, size, STAGES)
 
 
-def _gaussian_quantizer(beam_size: int, short: bool) -> ResidualVectorQuantizer:
-    x = torch.randn(4 * N if short else 16 * N, 8)
-    return ResidualVectorQuantizer(8, 256, STAGES, beam_size=beam_size).fit(x).eval()
+def _gaussian_quantizer(beam_size: int, num: int) -> ResidualVectorQuantizer:
+    return ResidualVectorQuantizer(8, 256, STAGES, beam_size=beam_size).fit(torch.randn(num, 8)).eval()
 
 
 def _training_step(name: str, size: int, num: int) -> Work:
@@ -185,7 +184,7 @@ def _training_step(name: str, size: int, num: int) -> Work:
         x.grad = None
         output = quantizer(x)
         quantized, loss = (output.quantized, output.loss) if name == "ours" else output
-        (quantized.square().mean() + loss).backward()
+        (quantized.mean() + loss).backward()
 
     return work
 

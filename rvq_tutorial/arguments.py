@@ -3,7 +3,8 @@
 Inside torch.compile only shapes and types are checked: a compiled graph can't look at values and stop.
 """
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -45,6 +46,7 @@ def check_whole(value: int, name: str, high: int | None = None) -> None:
 
 
 def check_range(value: float, name: str, low: float, high: float) -> None:
-    """Raise unless low ≤ `value` ≤ high."""
-    if not low <= value <= high:
-        raise ValueError(f"{name} must lie between {low:g} and {high:g}, got {value!r}")
+    """Raise unless `value` is a finite number, low ≤ `value` ≤ high."""
+    if not isinstance(value, Real) or not (low <= value <= high and math.isfinite(value)):
+        limits = f"≥ {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+        raise ValueError(f"{name} must be a number {limits}, got {value!r}")

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rvq_tutorial.arguments import check_vectors, check_whole
@@ -45,8 +46,7 @@ def kmeans(
     centroids = _lloyd(x - centre, num_clusters, num_iters, generator) + centre
     labels = nearest(x, centroids)
     counts = torch.bincount(labels, minlength=num_clusters)
-    mse = (x - centroids[labels]).square().mean(dtype=torch.float64).item()
-    return KMeansResult(centroids, counts, mse)
+    return KMeansResult(centroids, counts, F.mse_loss(centroids[labels], x).item())
 
 
 def _lloyd(x: Tensor, num_clusters: int, num_iters: int, generator: torch.Generator | None) -> Tensor:

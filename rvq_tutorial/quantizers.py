@@ -37,7 +37,7 @@ def straight_through(x: Tensor, quantized: Tensor) -> Tensor:
 
 def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
     """The scalar `value`, with `gradient`, of the shape of `x`, as its derivative by `x`."""
-    return value.detach() + ((x - x.detach()) * gradient).sum()
+    return value.detach() + (x - x.detach()).flatten().dot(gradient.flatten())
 
 
 def _of_each_row(x: Tensor, columns: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Codebook(nn.Module):
 
     def lookup(self, indices: Tensor) -> Tensor:
         """The chosen codewords: (...) → (..., dim). Index −1, a stage that was dropped, gives zeros."""
-        return F.embedding(indices.long().clamp_min(0), self.vectors) * (indices >= 0).unsqueeze(-1)
+        return F.embedding(indices.long() + 1, F.pad(self.vectors, (0, 0, 1, 0)))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -93,10 +93,10 @@ class Codebook(nn.Module):
     def update(self, x: Tensor, error: Tensor, indices: Tensor) -> None:
         """Follow a batch: vectors (N, dim), the `error` x − codeword of each, and the index (N,) each chose."""
         size = len(self.vectors)
-        row = indices % (size + 1)  # −1 → size: what was dropped is summed apart, and left out
+        row = indices + 1  # row 0 is for what was dropped
         count = error.new_zeros(size + 1).index_add_(0, row, error.new_ones(len(row)))
         error_sum = error.new_zeros(size + 1, error.shape[1]).index_add_(0, row, error)
-        count, error_sum = processes.total(count)[:size], processes.total(error_sum)[:size]
+        count, error_sum = processes.total(count)[1:], processes.total(error_sum)[1:]
 
         num_vectors = count.sum().clamp_min(1)
         share = torch.where(count.sum() > 0, count / num_vectors, self.usage)  # nothing seen, nothing learned
@@ -167,7 +167,13 @@ class _Quantizer(nn.Module):
         return x.reshape(-1, self.dim).to(self.stages[0].vectors.dtype), x.shape[:-1]
 
     def _from_rows(self, rows: Tensor, shape: torch.Size) -> Tensor:
-        return rows.view(*shape, self.dim).movedim(-1, self.channel_dim)
+        return self._from_vectors(rows.view(*shape, self.dim))
+
+    def _from_vectors(self, vectors: Tensor) -> Tensor:
+        """(..., dim), as looked up for some indices → the layout of x."""
+        if not -vectors.ndim <= self.channel_dim < vectors.ndim:
+            raise ValueError(f"indices must have more axes, for x with the axis channel_dim = {self.channel_dim}")
+        return vectors.movedim(-1, self.channel_dim)
 
     def _output(
         self, quantized: Tensor, indices: Tensor, codebook_loss: Tensor, commitment_loss: Tensor
@@ -235,7 +241,7 @@ class VectorQuantizer(_Quantizer):
     def decode(self, indices: Tensor) -> Tensor:
         """The codewords with these indices, laid out like x: the inverse of `encode`, up to the error made there."""
         check_indices(indices, 0, self.codebook_size - 1)
-        return self.stages[0].lookup(indices).movedim(-1, self.channel_dim)
+        return self._from_vectors(self.stages[0].lookup(indices))
 
     def fit(self, x: Tensor) -> "VectorQuantizer":
         """Start the codebook at the k-means of the vectors in x, at least K of them."""
@@ -300,28 +306,33 @@ class ResidualVectorQuantizer(_Quantizer):
         if self.training and self.quantize_dropout > 0:
             indices = self._drop(indices, num_samples=shape[0] if shape else 1)
 
-        # Each stage sees a residual without gradient. One straight-through, at the end, goes around them all.
-        residual = rows.detach()
-        quantized = torch.zeros_like(residual)
-        residual_sum = torch.zeros_like(residual)
-        squared_error = residual.new_zeros(())
-        for stage, index in zip(self.stages, indices.unbind(-1), strict=False):
-            chosen = stage.lookup(index)
-            error = (residual - chosen) * (index >= 0).unsqueeze(-1)
-            if self.training:
-                stage.update(residual, error.detach(), index)
-            residual = error.detach()
-            quantized += chosen.detach()
-            residual_sum += residual
-            squared_error = squared_error + error.square().sum()
-
+        quantized, residual_sum, squared_error = self._follow(rows.detach(), indices)
         # Stage m's commitment term is ‖rₘ₊₁‖², rₘ₊₁ = x − (a constant). Its gradient is 2 rₘ₊₁: Σ rₘ₊₁ carries all M.
         scale = 1 / (self.dim * (indices >= 0).sum())
         codebook_loss = scale * squared_error
-        commitment_loss = with_gradient(codebook_loss, rows, 2 * scale * residual_sum)
+        commitment_loss = with_gradient(codebook_loss, rows, residual_sum.mul_(2 * scale))
 
+        # Each stage saw a residual without gradient. One straight-through, here, goes around them all.
         quantized = self._from_rows(straight_through(rows, quantized), shape)
         return self._output(quantized, indices.view(*shape, -1), codebook_loss, commitment_loss)
+
+    def _follow(self, residual: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Take a path, (N, M), from rows of x: → the sums of its codewords, of its residuals rₘ₊₁, and of ‖rₘ₊₁‖².
+
+        In training, each stage learns from what it sees.
+        """
+        quantized, residual_sum = torch.zeros_like(residual), torch.zeros_like(residual)
+        squared_error = residual.new_zeros(())
+        for stage, index in zip(self.stages, indices.unbind(-1), strict=False):
+            chosen = stage.lookup(index)
+            quantized += chosen.detach()
+            error = (residual - chosen).mul_((index >= 0).unsqueeze(-1))
+            if self.training:
+                stage.update(residual, error.detach(), index)
+            residual = error.detach()
+            residual_sum += residual
+            squared_error = squared_error + torch.linalg.vector_norm(error).square()
+        return quantized, residual_sum, squared_error
 
     def encode(self, x: Tensor, num_quantizers: int | None = None, beam_size: int | None = None) -> Tensor:
         """Indices of the codewords whose sum is close to each vector: x → int64, (*x's shape without channels, M)."""
@@ -340,10 +351,8 @@ class ResidualVectorQuantizer(_Quantizer):
                 f"indices must have 1 to {self.num_quantizers} stages along the last axis, "
                 f"got shape {tuple(indices.shape)}"
             )
-        quantized = torch.zeros_like(self.stages[0].lookup(indices[..., 0]))
-        for stage, index in zip(self.stages, indices.unbind(-1), strict=False):
-            quantized = quantized + stage.lookup(index)
-        return quantized.movedim(-1, self.channel_dim)
+        quantized = sum(stage.lookup(index) for stage, index in zip(self.stages, indices.unbind(-1), strict=False))
+        return self._from_vectors(quantized)
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> "ResidualVectorQuantizer":
@@ -351,7 +360,8 @@ class ResidualVectorQuantizer(_Quantizer):
         rows, _ = self._to_rows(x)
         residuals = rows.unsqueeze(1)  # (N, beam, dim)
         for stage in self.stages:
-            stage.fit(residuals.flatten(0, 1))
+            # Not all paths of a wide beam: had every codeword a path to every vector, all would fit the same mean.
+            stage.fit(residuals[:, : max(1, self.codebook_size // 4)].flatten(0, 1))
             residuals, _, _ = self._continue(residuals, stage, self.beam_size)
         return self
 
@@ -361,22 +371,30 @@ class ResidualVectorQuantizer(_Quantizer):
         check_whole(num_quantizers, "num_quantizers", high=self.num_quantizers)
         check_whole(beam_size, "beam_size")
         stages = self.stages[:num_quantizers]
-        if beam_size > 1:
-            return self._beam_search(rows, stages, beam_size)
-        indices = []
-        for stage in stages:
-            indices.append(nearest(rows, stage.vectors))
-            rows = rows - stage.lookup(indices[-1])
-        return torch.stack(indices, -1)
+        indices, residual = self._greedy_search(rows, stages)
+        if beam_size > 1:  # the greedy path can drop out of the beam half way, and yet end nearer
+            paths, residuals = self._beam_search(rows, stages, beam_size)
+            nearer = residuals.square().sum(-1) < residual.square().sum(-1)
+            indices = torch.where(nearer.unsqueeze(-1), paths, indices)
+        return indices
 
-    def _beam_search(self, rows: Tensor, stages: nn.ModuleList, beam_size: int) -> Tensor:
-        """Keep the `beam_size` paths with the smallest residual so far; the best of the last stage wins."""
+    @staticmethod
+    def _greedy_search(rows: Tensor, stages: nn.ModuleList) -> tuple[Tensor, Tensor]:
+        """Take the nearest codeword at each stage: (N, dim) → indices (N, M), last residual (N, dim)."""
+        indices, residual = [], rows.clone()
+        for stage in stages:
+            indices.append(nearest(residual, stage.vectors))
+            residual -= stage.lookup(indices[-1])
+        return torch.stack(indices, -1), residual
+
+    def _beam_search(self, rows: Tensor, stages: nn.ModuleList, beam_size: int) -> tuple[Tensor, Tensor]:
+        """Keep the `beam_size` paths with the smallest residual so far: → the best one's indices, last residual."""
         residuals = rows.unsqueeze(1)  # (N, beam, dim)
         paths = torch.empty(rows.shape[0], 1, 0, dtype=torch.int64, device=rows.device)  # (N, beam, stages so far)
         for stage in stages:
             residuals, parent, index = self._continue(residuals, stage, beam_size)
             paths = torch.cat([_of_each_row(paths, parent), index.unsqueeze(-1)], -1)
-        return paths[:, 0]
+        return paths[:, 0], residuals[:, 0]
 
     @staticmethod
     def _continue(residuals: Tensor, stage: Codebook, beam_size: int) -> tuple[Tensor, Tensor, Tensor]:

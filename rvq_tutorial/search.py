@@ -6,8 +6,8 @@ codeword), halve the rest. What remains is one matrix product. Around it:
 - A few rows at a time, in one reused buffer: the whole (N, K) table of distances never exists.
 - A typical codeword is first taken off both sides: far from the origin, float32 would round the differences away. The
   median, not the mean: one stray codeword far out must not carry the centre away from all the others.
-- torch's argmin walks along a row one number at a time, its amin takes sixteen. So: amin of every block of 64 columns,
-  then argmin inside the best block.
+- torch's argmin walks along a row one number at a time, its amin takes sixteen. So: amin of every block of 32 columns,
+  then argmin inside the best block. For few codewords, or several of the best, NumPy's argmin does better.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 64
-MANY_CODEWORDS = 256  # from here on, blocks pay
+BLOCK = 32
+TYPICAL_CODEWORDS = 64  # so many of them say enough about where they all lie
+MANY_CODEWORDS = 512  # from here on, blocks pay
 BUFFER = 2**21  # scores at a time: 8 MB, which a CPU keeps in its cache
 ACCELERATOR_BUFFER = 2**26
 
@@ -26,7 +27,14 @@ def nearest(x: Tensor, codebook: Tensor) -> Tensor:
     """Index of the nearest codeword by Euclidean distance: (..., dim), (K, dim) → (...), int64.
 
     Searches in float32 at least, whatever the inputs' types and autocast say. The choice has no gradient.
+
+    Raises:
+        ValueError: the codebook is no (K, dim) matrix with K ≥ 1, or x has another dim.
     """
+    if codebook.ndim != 2 or len(codebook) == 0:
+        raise ValueError(f"codebook must have shape (K, dim) with K ≥ 1, got {tuple(codebook.shape)}")
+    if x.ndim == 0 or x.shape[-1] != codebook.shape[1]:
+        raise ValueError(f"x must have size dim = {codebook.shape[1]} along its last axis, got shape {tuple(x.shape)}")
     return _nearest(x.detach().reshape(-1, x.shape[-1]), codebook.detach()).view(x.shape[:-1])
 
 
@@ -48,19 +56,20 @@ def _nearest(x: Tensor, codebook: Tensor) -> Tensor:
     indices = x.new_empty(len(x), dtype=torch.int64)
     in_blocks = len(codebook) >= MANY_CODEWORDS
     for rows, _, scores in _scores(x, codebook, columns=BLOCK if in_blocks else 1):
-        indices[rows] = _block_argmin(scores) if in_blocks else scores.argmin(1)
+        indices[rows] = _block_argmin(scores) if in_blocks else _argmin(scores)
     return indices
 
 
 @torch.library.custom_op("rvq_tutorial::nearest_ways", mutates_args=())
 def _nearest_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> Tensor:
     num, width, _ = residuals.shape
-    beam_size = min(beam_size, width * len(codebook))
-    ways = residuals.new_empty(num, beam_size, dtype=torch.int64)
+    ways = residuals.new_empty(num, min(beam_size, width * len(codebook)), dtype=torch.int64)
     for rows, x, scores in _scores(residuals.flatten(0, 1), codebook, group=width):
         scores += x.square().sum(1, keepdim=True) / 2  # between different residuals, their own norm counts too
-        samples = slice(rows.start // width, rows.stop // width)
-        ways[samples] = scores.view(-1, width * len(codebook)).topk(beam_size, largest=False).indices
+        scores = scores.view(-1, width * len(codebook))
+        for column in ways[rows.start // width : rows.stop // width].unbind(1):
+            column.copy_(_argmin(scores))
+            scores.scatter_(1, column.unsqueeze(1), torch.inf)  # taken: the next best, please
     return ways
 
 
@@ -83,7 +92,7 @@ def _scores(x: Tensor, codebook: Tensor, columns: int = 1, group: int = 1) -> It
     """
     dtype = torch.promote_types(torch.promote_types(x.dtype, codebook.dtype), torch.float32)
     codebook = codebook.to(dtype)
-    centre = codebook[:: len(codebook) // BLOCK + 1].median(0).values  # up to 64 of them say enough
+    centre = codebook[:: len(codebook) // TYPICAL_CODEWORDS + 1].median(0).values
     codebook = codebook - centre
     half_norms = codebook.square().sum(1) / 2
 
@@ -101,10 +110,15 @@ def _scores(x: Tensor, codebook: Tensor, columns: int = 1, group: int = 1) -> It
         yield rows, centred, torch.addmm(half_norms, centred, transposed, alpha=-1, out=out)
 
 
+def _argmin(scores: Tensor) -> Tensor:
+    """argmin(1) of a (rows, columns) table."""
+    return torch.from_numpy(scores.numpy().argmin(1)) if scores.device.type == "cpu" else scores.argmin(1)
+
+
 def _block_argmin(scores: Tensor) -> Tensor:
-    """argmin(1) of a (rows, columns) table whose columns come in whole blocks."""
+    """The same for a table whose columns come in whole blocks."""
     num_blocks = scores.shape[1] // BLOCK
     blocks = scores.view(-1, BLOCK)
-    best = blocks.amin(1).view(-1, num_blocks).argmin(1)
+    best = blocks.amin(1).view(-1, num_blocks).min(1).indices  # min(1) is a little quicker than argmin(1)
     first_of_row = torch.arange(0, len(blocks), num_blocks, device=scores.device)
-    return best * BLOCK + blocks.index_select(0, first_of_row + best).argmin(1)
+    return best * BLOCK + blocks.index_select(0, first_of_row + best).min(1).indices

@@ -166,3 +166,18 @@ def test_ways_far_from_the_origin():
     left = residuals.double().take_along_dim(parent[..., None], 1) - codebook.double()[index]
     best = squared_distances(residuals.flatten(0, 1), codebook).view(200, -1).amin(1, keepdim=True)
     torch.testing.assert_close(left.square().sum(-1), best, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("x", "codebook", "sentence"),
+    [
+        ((5, 3), (8, 4), "x must have size dim = 4 along its last axis, got shape (5, 3)"),
+        ((), (8, 4), "x must have size dim = 4 along its last axis, got shape ()"),
+        ((5, 4), (0, 4), "codebook must have shape (K, dim) with K ≥ 1, got (0, 4)"),
+        ((5, 4), (4,), "codebook must have shape (K, dim) with K ≥ 1, got (4,)"),
+    ],
+)
+def test_bad_shapes(x, codebook, sentence):
+    with pytest.raises(ValueError) as info:
+        nearest(torch.ones(x), torch.ones(codebook))
+    assert str(info.value) == sentence
