@@ -64,6 +64,34 @@ class LucidrainsResidual(nn.Module):
         return quantized[0], losses.sum()
 
 
+class LucidrainsLatents(nn.Module):
+    """The same for an autoencoder's latents, (B, dim, h, w)."""
+
+    channel_dim = 1
+
+    def __init__(self, dim: int, codebook_size: int, num_quantizers: int, quantize_dropout: float) -> None:
+        super().__init__()
+        self.quantizer = ResidualVQ(
+            dim=dim,
+            codebook_size=codebook_size,
+            num_quantizers=num_quantizers,
+            quantize_dropout=quantize_dropout > 0,
+        )
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        quantized, indices, losses = self.quantizer(latents.flatten(2).mT)
+        return quantized.mT.view_as(latents), indices, losses.sum()
+
+
+class Bypass(nn.Module):
+    """No quantizer at all."""
+
+    channel_dim = 1
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, None, Tensor]:
+        return latents, None, latents.new_zeros(())
+
+
 def faiss_flat(codebook: Tensor) -> faiss.IndexFlatL2:
     """faiss's exhaustive search over the codebook."""
     index = faiss.IndexFlatL2(codebook.shape[1])

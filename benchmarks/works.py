@@ -5,15 +5,17 @@ from collections.abc import Callable
 import faiss
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin
 from torch import Tensor, nn
 
-from benchmarks.peers import LucidrainsResidual, OneHotResidual, faiss_flat, faiss_residual
+from benchmarks.peers import Bypass, LucidrainsLatents, LucidrainsResidual, OneHotResidual, faiss_flat, faiss_residual
 from benchmarks.report import Section
 from benchmarks.timing import Work, interleaved, peak_extra_megabytes
 from rvq_tutorial import ResidualVectorQuantizer, kmeans, nearest
 from rvq_tutorial.metrics import shannon_distortion
+from rvq_tutorial.models import VQVAE, Decoder, Encoder
 from rvq_tutorial.search import BUFFER
 
 N, DIM, STAGES = 16_384, 64, 8
@@ -55,6 +57,36 @@ def training_step(short: bool) -> Section:
         works = {name: _training_step(name, size, N) for name in ("ours", "one-hot", "vector-quantize-pytorch")}
         values[f"K = {size}"] = interleaved(works, 1 if short else 5, f"training step, K = {size}")
     return _in_ms("Training step, 8 stages", values)
+
+
+def autoencoder_step(short: bool) -> Section:
+    """One training step of the shipped autoencoder on 16 crops of 64 × 64 pixels, with different quantizers in it."""
+    settings = {"dim": 20, "width": 80, "num_blocks": 4}
+    residual = {"dim": 20, "codebook_size": 256, "num_quantizers": STAGES, "quantize_dropout": 0.3}
+    quantizers = {
+        "ours": ResidualVectorQuantizer(**residual, channel_dim=1),
+        "no quantizer": Bypass(),
+        "vector-quantize-pytorch": LucidrainsLatents(**residual),
+    }
+    images = torch.rand(16, 3, 64, 64)
+    works = {}
+    for name, quantizer in quantizers.items():
+        model = VQVAE(Encoder(**settings), quantizer, Decoder(**settings))
+        works[name] = _autoencoder_step(model, images)
+    seconds = interleaved(works, 7 if short else 31, "autoencoder step")
+    return _in_ms("Training step of the autoencoder", {"16 crops, 8 stages of K = 256": seconds})
+
+
+def _autoencoder_step(model: VQVAE, images: Tensor) -> Work:
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def work() -> None:
+        output = model(images)
+        optimizer.zero_grad()
+        (F.mse_loss(output.reconstruction, images) + output.loss).backward()
+        optimizer.step()
+
+    return work
 
 
 def evaluation(short: bool) -> Section:
@@ -157,6 +189,7 @@ def rate_distortion(short: bool) -> Section:
 SECTIONS: tuple[Callable[[bool], Section], ...] = (
     search,
     training_step,
+    autoencoder_step,
     evaluation,
     memory,
     clustering,

@@ -32,18 +32,20 @@ def all_rows(x: Tensor) -> Tensor:
     return torch.cat([rows[:size] for rows, size in zip(everyone, sizes, strict=True)])
 
 
-def spread_rows(x: Tensor, num: int, seed: Tensor) -> Tensor:
-    """`num` of every process's rows, well spread: the same ones on every process, others for another `seed`.
+def spread_rows(num: int, seed: Tensor, *tensors: Tensor) -> list[Tensor]:
+    """`num` of every process's rows of each tensor, well spread: the same on all processes, others for another `seed`.
 
     Row number i·φ⁻¹ mod 1, as a share of all rows, for i = seed·num, seed·num + 1, …: multiples of the golden ratio
     spread evenly (Knuth, The Art of Computer Programming 3, sec. 6.4). A random draw would differ between processes.
     """
-    sizes, before = _sizes(x) if many() else ([len(x)], 0)
+    length, device = len(tensors[0]), tensors[0].device
+    sizes, before = _sizes(tensors[0]) if many() else ([length], 0)
     golden = 2654435769  # φ⁻¹ · 2³²
-    steps = (seed * num + torch.arange(num, device=x.device)) % 2**31
+    steps = (seed * num + torch.arange(num, device=device)) % 2**31
     rows = (steps * golden % 2**32) * sum(sizes) // 2**32 - before
-    mine = (rows >= 0) & (rows < len(x))
-    return total(x.index_select(0, rows.clamp(0, len(x) - 1)) * mine[:, None])
+    mine = ((rows >= 0) & (rows < length)).unsqueeze(-1)
+    rows = rows.clamp(0, length - 1)
+    return [total(tensor.index_select(0, rows) * mine) for tensor in tensors]
 
 
 def first(x: Tensor) -> Tensor:

@@ -111,9 +111,9 @@ class Codebook(nn.Module):
         """Put every codeword used less than `dead_code_threshold` × the uniform share 1/K at a vector of `x`."""
         size = len(self.vectors)
         dead = self.usage * size < self.dead_code_threshold
-        candidates = processes.spread_rows(x, size, self.steps)
+        candidates, active = processes.spread_rows(size, self.steps, x, active.to(x.dtype).unsqueeze(-1))
         # A vector that skipped this stage is no residual of it, so it may not stand in for a codeword.
-        dead = dead & (processes.spread_rows(active.to(x.dtype).unsqueeze(-1), size, self.steps) > 0).squeeze(-1)
+        dead &= active.squeeze(-1) > 0
         self.vectors.copy_(torch.where(dead.unsqueeze(-1), candidates, self.vectors))
         self.usage.masked_fill_(dead, 1 / size)
 

@@ -71,7 +71,7 @@ def first_batch_empties_a_stage(quantizer, share):
 
 def spread(_, share):
     rows = torch.arange(float(NUM))[:, None][share]
-    return {str(seed): processes.spread_rows(rows, 30, torch.tensor(seed)) for seed in (0, 1, 10**6)}
+    return {str(seed): processes.spread_rows(30, torch.tensor(seed), rows)[0] for seed in (0, 1, 10**6)}
 
 
 SCENARIOS = {
@@ -143,7 +143,7 @@ def test_restarts_happened_and_took_vectors_of_both_processes(both, split):
 
 def test_spread_rows_are_spread_and_change_with_the_seed():
     rows = torch.arange(1000.0)[:, None]
-    seen = [processes.spread_rows(rows, 20, torch.tensor(seed)).flatten() for seed in range(50)]
+    seen = [processes.spread_rows(20, torch.tensor(seed), rows)[0].flatten() for seed in range(50)]
     for picked in seen:
         assert len(picked.unique()) == 20
         assert picked.sort().values.diff().max() < 150  # no wide gap: 50 would be perfect
@@ -151,5 +151,5 @@ def test_spread_rows_are_spread_and_change_with_the_seed():
 
 
 def test_more_rows_wanted_than_there_are():
-    picked = processes.spread_rows(torch.arange(3.0)[:, None], 12, torch.tensor(0))
+    (picked,) = processes.spread_rows(12, torch.tensor(0), torch.arange(3.0)[:, None])
     assert set(picked.flatten().tolist()) == {0, 1, 2}
