@@ -42,21 +42,29 @@ def _cell(section: Section, row: dict[str, float], name: str) -> str:
 def plot(sections: list[Section], path: Path) -> None:
     """Horizontal bars, one panel a section with costs: how many times ours each peer takes."""
     sections = [section for section in sections if section.unit]
-    heights = [sum(len(row) for row in section.values.values()) + len(section.values) for section in sections]
-    figure = Figure(figsize=(8, 0.22 * sum(heights) + 0.6 * len(sections)), layout="constrained")
-    axes = figure.subplots(len(sections), 1, height_ratios=heights, squeeze=False)[:, 0]
+    heights = [sum(len(row) for row in section.values.values()) for section in sections]
+    figure = Figure(figsize=(8, 0.2 * sum(heights) + 0.55 * len(sections)), layout="constrained")
+    axes = figure.subplots(len(sections), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     for axis, section in zip(axes, sections, strict=True):
-        labels, ratios, colours = [], [], []
-        for work, row in section.values.items():
-            for name, value in row.items():
-                labels.append(f"{work}: {name}")
-                ratios.append(value / row["ours"])
-                colours.append("#0072B2" if name == "ours" else "#999999")
-        axis.barh(range(len(labels)), ratios, color=colours)
+        bars = [
+            (f"{work}: {name}", value / row["ours"], "#0072B2" if name == "ours" else "#999999")
+            for work, row in section.values.items()
+            for name, value in row.items()
+        ]
+        labels, ratios, colours = zip(*bars, strict=True)
+        places = axis.barh(range(len(labels)), ratios, color=colours)
+        axis.bar_label(
+            places,
+            [f"{ratio:.2g} ×" for ratio in ratios],
+            padding=3,
+            fontsize=8,
+            bbox={"fc": "white", "ec": "none", "pad": 0.5},
+        )
         axis.set_yticks(range(len(labels)), labels, fontsize=8)
         axis.invert_yaxis()
-        axis.set_xscale("log")
-        axis.axvline(1, color="black", linewidth=0.8)
+        axis.axvline(1, color="black", linewidth=0.8, zorder=0)
         axis.set_title(f"{section.title}: times ours", fontsize=9, loc="left")
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["top", "right", "bottom"]].set_visible(False)
+    axes[-1].set(xscale="log", xlim=(0.1, 130), xticks=[])
+    axes[-1].minorticks_off()
     figure.savefig(path, dpi=120)
