@@ -1,6 +1,7 @@
 # make lab        set everything up in .venv and open the course in JupyterLab
 # make test       run every test; fetches a browser for them if there is none
 # make notebooks  rebuild the notebooks from notebooks/sources
+# make pretrained  train the model that ships with the course, and measure it for its model card
 # make bench      measure the quantizers side by side with their peers
 PYTHON ?= python3
 
@@ -11,7 +12,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 ALLOW_ROOT := $(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
 OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 
-.PHONY: lab test notebooks bench browser
+.PHONY: lab test notebooks pretrained bench browser
 
 lab: $(VENV)/.has-lab $(OVERRIDES)
 	$(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
@@ -29,6 +30,9 @@ test: browser
 notebooks: $(VENV)/.has-test
 	$(BIN)/python tools/build_notebooks.py
 	$(BIN)/python tools/rewrite_links.py
+
+pretrained: $(VENV)/.has-test
+	$(BIN)/python tools/train_pretrained.py
 
 bench: $(VENV)/.has-bench
 	$(BIN)/python -m benchmarks

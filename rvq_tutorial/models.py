@@ -45,7 +45,10 @@ class Encoder(nn.Module):
         check_whole(in_channels, "in_channels")
         _check_sizes(dim, width, stride, num_blocks)
         self.in_channels = in_channels
+        self.dim = dim
+        self.width = width
         self.stride = stride
+        self.num_blocks = num_blocks
         self.from_patches = nn.Conv2d(in_channels, width, kernel_size=stride, stride=stride, bias=False)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(num_blocks)))
         self.to_latents = nn.Conv2d(width, dim, kernel_size=1, bias=False)
@@ -70,6 +73,11 @@ class Decoder(nn.Module):
         super().__init__()
         check_whole(out_channels, "out_channels")
         _check_sizes(dim, width, stride, num_blocks)
+        self.out_channels = out_channels
+        self.dim = dim
+        self.width = width
+        self.stride = stride
+        self.num_blocks = num_blocks
         self.from_latents = nn.Conv2d(dim, width, kernel_size=3, padding=1, bias=False)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(num_blocks)))
         self.to_patches = nn.ConvTranspose2d(width, out_channels, kernel_size=stride, stride=stride, bias=False)

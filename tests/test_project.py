@@ -26,6 +26,7 @@ def _texts() -> dict:
 def test_environment_and_pyproject_name_the_same_dependencies() -> None:
     extras = project()["optional-dependencies"]
     wanted = {"python" + project()["requires-python"], *project()["dependencies"], *extras["lab"], *extras["test"]}
+    wanted -= {"constriction>=0.4"}  # not known to be on conda-forge; the last line of environment.yml brings it by pip
     conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     assert conda[-1] == {"pip": ["-e ."]}
     found = [Requirement(name) for name in conda[:-1] if name != "pip"]

@@ -1,0 +1,363 @@
+"""A photo of any size to bytes, and back: `python -m rvq_tutorial.codec compress|decompress|info`.
+
+A file is a header, then one layer for each stage of the residual quantizer. The first m layers alone decode to the
+picture of the first m stages, so a file that was cut short still holds one:
+
+    header    "RVQ", version (1 byte), fingerprint of the model (4), height (2), width (2), number of layers (1)
+    layer     how many bytes (4), CRC-32 of the file up to this layer and of these bytes (4), these bytes
+
+The bytes of a layer are the indices of a stage, from a range coder that knows their probabilities from `prior`.
+"""
+
+import argparse
+import hashlib
+import io
+import itertools
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from constriction import stream
+from torch import Tensor, nn
+
+from rvq_tutorial import data, metrics, pretrained
+from rvq_tutorial.arguments import check_vectors, check_whole
+from rvq_tutorial.models import VQVAE
+from rvq_tutorial.prior import IndexPrior, StagePrior
+from rvq_tutorial.quantizers import ResidualVectorQuantizer
+
+MAGIC, VERSION = b"RVQ", 1
+HEADER, LAYER = struct.Struct("<3sB4sHHB"), struct.Struct("<II")
+MAX_SIDE, MAX_PIXELS = 2**16 - 1, 2**27
+TILE = 1024  # pixels: a larger photo goes through the model in squares of this size, so that memory stays small
+WEIGHTS = stream.model.Categorical(perfect=False)  # an index by its weight's share of the sum of all weights
+
+
+class CodecError(ValueError):
+    """A file can't be read; one sentence says why."""
+
+
+class Info(NamedTuple):
+    """What a file tells about itself."""
+
+    version: int
+    fingerprint: str  # of the model that wrote it
+    height: int
+    width: int
+    num_quantizers: int
+    layer_bytes: tuple[int, ...]  # the sizes of its whole layers; fewer than num_quantizers if it was cut short
+
+
+def info(file: bytes) -> Info:
+    """What a file tells about itself; raises CodecError if it does not begin with at least one whole layer."""
+    return _open(file, 1)[0]
+
+
+def truncate(file: bytes, num_quantizers: int) -> bytes:
+    """The shorter file with the first `num_quantizers` layers; raises CodecError if they are not there, whole."""
+    header, layers = _open(file, num_quantizers)
+    return _pack(header.fingerprint, header.height, header.width, layers)
+
+
+class Codec:
+    """Photos to bytes and back, with a model and the prior of its indices. Without one all are equally likely."""
+
+    def __init__(self, model: VQVAE, prior: IndexPrior | None = None) -> None:
+        quantizer = model.quantizer
+        if not isinstance(quantizer, ResidualVectorQuantizer):
+            raise TypeError(f"model must have a ResidualVectorQuantizer, got {type(quantizer).__name__}")
+        size, stages = quantizer.codebook_size, quantizer.num_quantizers
+        check_whole(stages, "num_quantizers", high=255)
+        prior = prior or IndexPrior(size, stages)
+        if (prior.codebook_size, len(prior.stages)) != (size, stages):
+            raise ValueError(
+                f"prior must be for {stages} stages of {size} codewords, as the model, "
+                f"got one for {len(prior.stages)} of {prior.codebook_size}"
+            )
+        self.model = model
+        self.prior = prior
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that change with anything that decoding depends on."""
+        tensors = {"codebooks": self.model.quantizer.codebooks, **self.model.decoder.state_dict()}
+        tensors |= {f"prior {name}": tensor for name, tensor in self.prior.state_dict().items()}
+        digest = hashlib.sha256(f"stride {self.model.encoder.stride}".encode())
+        for name, tensor in tensors.items():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()[:8]
+
+    def compress(self, image: Tensor, num_quantizers: int | None = None) -> bytes:
+        """Write an image (C, H, W) with values in [0, 1], with the first `num_quantizers` stages (or all)."""
+        indices = self.encode(image, num_quantizers).numpy()
+        layers = [_write(stage, indices) for stage in self.prior.stages[: indices.shape[-1]]]
+        return _pack(self.fingerprint, *image.shape[1:], layers)
+
+    def decompress(self, file: bytes, num_quantizers: int | None = None) -> Tensor:
+        """Read the image (C, H, W), values in [0, 1], from the first `num_quantizers` layers of a file (or all).
+
+        Raises:
+            CodecError: the file is foreign, too new, of another model, damaged or cut short before the layers' end.
+        """
+        header, layers = _open(file, num_quantizers)
+        if header.fingerprint != self.fingerprint:
+            raise CodecError(
+                f"The file was written with another model: its fingerprint is {header.fingerprint}, "
+                f"this model's {self.fingerprint}."
+            )
+        if len(layers) > len(self.prior.stages) or not 0 < header.height * header.width <= MAX_PIXELS:
+            raise CodecError(
+                f"The file promises {header.height} × {header.width} pixels in {header.num_quantizers} layers; "
+                f"this model reads 1 to {MAX_PIXELS} pixels in up to {len(self.prior.stages)} layers."
+            )
+        indices = np.zeros((*self._grid(header.height, header.width), len(layers)), np.int64)
+        for stage, layer in zip(self.prior.stages, layers, strict=False):
+            _read(layer, stage, indices)
+        return self.decode(torch.from_numpy(indices), header.height, header.width)
+
+    @torch.no_grad()
+    def encode(self, image: Tensor, num_quantizers: int | None = None) -> Tensor:
+        """The indices (h, w, M) of an image (C, H, W): `model.encode`, tile by tile."""
+        check_vectors(image, "image")
+        encoder, quantizer = self.model.encoder, self.model.quantizer
+        if image.ndim != 3 or len(image) != encoder.in_channels:
+            raise ValueError(f"image must have shape ({encoder.in_channels}, H, W), got {tuple(image.shape)}")
+        low, high = (value.item() for value in image.aminmax())
+        if low < 0 or high > 1:
+            raise ValueError(f"image must have values in [0, 1], got {low:g} to {high:g}")
+        height, width = image.shape[1:]
+        if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
+            raise ValueError(
+                f"image must have up to {MAX_PIXELS} pixels and sides of up to {MAX_SIDE}, got {height} × {width}"
+            )
+        num_quantizers = quantizer.num_quantizers if num_quantizers is None else num_quantizers
+        check_whole(num_quantizers, "num_quantizers", high=quantizer.num_quantizers)
+
+        grid = self._grid(height, width)
+        indices = torch.empty(*grid, num_quantizers, dtype=torch.int64)
+        for down, across in self._tiles(grid, _reach(encoder)):
+            pixels = image[None, :, self._pixels(down.seen), self._pixels(across.seen)].to(self._device).float()
+            found = self.model.encode(pixels, num_quantizers=num_quantizers)[0]
+            indices[down.part, across.part] = found[down.kept, across.kept].cpu()
+        return indices
+
+    @torch.no_grad()
+    def decode(self, indices: Tensor, height: int, width: int) -> Tensor:
+        """The image (C, height, width) of indices (h, w, M): `model.decode`, tile by tile, cut to size and range."""
+        image = torch.empty(self.model.encoder.in_channels, height, width)
+        for down, across in self._tiles(indices.shape[:2], _reach(self.model.decoder)):
+            found = self.model.decode(indices[None, down.seen, across.seen].to(self._device))[0]
+            part = image[:, self._pixels(down.part), self._pixels(across.part)]
+            found = found[:, self._pixels(down.kept), self._pixels(across.kept)]
+            part.copy_(found[:, : part.shape[1], : part.shape[2]].clamp(0, 1))
+        return image
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        stride = self.model.encoder.stride
+        return -(-height // stride), -(-width // stride)
+
+    def _pixels(self, cells: slice) -> slice:
+        stride = self.model.encoder.stride
+        return slice(cells.start * stride, cells.stop * stride)
+
+    def _tiles(self, grid: tuple[int, int], margin: int) -> Iterator[tuple["Span", "Span"]]:
+        size = max(1, TILE // self.model.encoder.stride)
+        return itertools.product(*(list(_spans(length, size, margin)) for length in grid))
+
+
+# Tiles
+
+
+class Span(NamedTuple):
+    """One side of a tile, in cells of the grid of indices."""
+
+    part: slice  # of the whole grid: what is wanted
+    seen: slice  # of the whole grid: that, and the margin that it depends on
+    kept: slice  # of what is seen: what is wanted
+
+
+def _spans(length: int, size: int, margin: int) -> Iterator[Span]:
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        seen = slice(max(0, start - margin), min(length, stop + margin))
+        yield Span(slice(start, stop), seen, slice(start - seen.start, stop - seen.start))
+
+
+def _reach(network: nn.Module) -> int:
+    """How many cells away a cell can still make a difference, at most: the sum of what its convolutions reach."""
+    convolutions = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))
+    return sum((max(layer.kernel_size) - min(layer.stride) + 1) // 2 for layer in convolutions)
+
+
+# Layers
+
+
+def _write(stage: StagePrior, indices: np.ndarray) -> bytes:
+    """The layer of one stage of the indices (h, w, M)."""
+    encoder = stream.queue.RangeEncoder()
+    for rows, columns, weights in stage.walk(indices):
+        encoder.encode(indices[rows, columns, stage.stage].astype(np.int32), WEIGHTS, weights)
+    return encoder.get_compressed().astype("<u4").tobytes()
+
+
+def _read(layer: bytes, stage: StagePrior, indices: np.ndarray) -> None:
+    """Fill in one stage of the indices; those before it are there."""
+    try:
+        decoder = stream.queue.RangeDecoder(np.frombuffer(layer, "<u4").astype(np.uint32))
+        for rows, columns, weights in stage.walk(indices):
+            indices[rows, columns, stage.stage] = decoder.decode(WEIGHTS, weights)
+    except (ValueError, AssertionError) as error:  # not whole words, or no encoder writes such words
+        raise CodecError(f"The file is damaged: layer {stage.stage + 1} does not hold indices.") from error
+
+
+def _pack(fingerprint: str, height: int, width: int, layers: list[bytes]) -> bytes:
+    file = HEADER.pack(MAGIC, VERSION, bytes.fromhex(fingerprint), height, width, len(layers))
+    for layer in layers:
+        file += LAYER.pack(len(layer), _checksum(file, layer)) + layer
+    return file
+
+
+def _open(file: bytes, num_quantizers: int | None) -> tuple[Info, list[bytes]]:
+    """What the file tells about itself, and its first `num_quantizers` layers (or all)."""
+    if not MAGIC.startswith(file[:3]):
+        raise CodecError("This is not a file of rvq_tutorial.codec.")
+    if file[3:4] > bytes([VERSION]):
+        raise CodecError(f"A newer rvq_tutorial wrote the file: it has version {file[3]}, this one reads {VERSION}.")
+    if len(file) < HEADER.size:
+        raise CodecError("The file is cut short within its header, so there is no picture in it.")
+    _, version, fingerprint, height, width, total = HEADER.unpack_from(file)
+    layers, fault = _whole_layers(file, total)
+
+    if not layers:  # not even the header can be trusted
+        raise CodecError(f"The file is {fault}: its first layer is not whole, so there is no picture in it.")
+    wanted = total if num_quantizers is None else num_quantizers
+    check_whole(wanted, "num_quantizers", high=total)
+    if len(layers) < wanted:
+        raise CodecError(
+            f"The file is {fault}: of its {total} layers {len(layers)} can be read, "
+            f"so num_quantizers = {len(layers)} still gives a picture."
+        )
+    header = Info(version, fingerprint.hex(), height, width, total, tuple(len(layer) for layer in layers))
+    return header, layers[:wanted]
+
+
+def _whole_layers(file: bytes, total: int) -> tuple[list[bytes], str]:
+    """The layers up to the first that is not whole, and what is wrong with that one."""
+    layers, start = [], HEADER.size
+    while len(layers) < total:
+        if len(file) < start + LAYER.size:
+            return layers, "cut short"
+        length, checksum = LAYER.unpack_from(file, start)
+        layer = file[start + LAYER.size :][:length]
+        if len(layer) < length:
+            return layers, "cut short"
+        if _checksum(file[:start], layer) != checksum:
+            return layers, "damaged"
+        layers.append(layer)
+        start += LAYER.size + length
+    return layers, "damaged"
+
+
+def _checksum(before: bytes, layer: bytes) -> int:
+    return zlib.crc32(layer, zlib.crc32(before))
+
+
+# The command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Carry out a command line; what goes wrong is one sentence on stderr, and exit code 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        print(options.command(options))
+    except (OSError, ValueError) as error:
+        reason = f"{error.filename}: {error.strerror}" if getattr(error, "strerror", None) else error
+        print(f"{options.name}: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _compress(options: argparse.Namespace) -> str:
+    image = _read_image(options.input)
+    codec = Codec(*pretrained.load(options.model))
+    file = codec.compress(image, options.num_quantizers)
+    _replace(options.output, file)
+    quality = metrics.psnr(codec.decompress(file), image)
+    rate = 8 * len(file) / image[0].numel()
+    return f"{options.output}: {len(file):,} bytes, {rate:.3f} bits per pixel, PSNR {quality:.2f} dB"
+
+
+def _decompress(options: argparse.Namespace) -> str:
+    codec = Codec(*pretrained.load(options.model))
+    image = codec.decompress(options.input.read_bytes(), options.num_quantizers)
+    _replace(options.output, _image_file(image, options.output.suffix))
+    return f"{options.output}: {image.shape[1]} × {image.shape[2]} pixels"
+
+
+def _info(options: argparse.Namespace) -> str:
+    about = info(options.input.read_bytes())
+    return "\n".join(f"{name}: {value}" for name, value in about._asdict().items())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rvq_tutorial.codec", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, dest="name")
+    for action, help_text in ((_compress, "a picture to a file"), (_decompress, "such a file to a picture")):
+        command = commands.add_parser(action.__name__[1:], help=help_text)
+        command.set_defaults(command=action)
+        command.add_argument("input", type=Path)
+        command.add_argument("output", type=Path)
+        command.add_argument("--num-quantizers", type=int, metavar="M", help="only the first M stages")
+        command.add_argument("--model", type=Path, help="a file that pretrained.save wrote; by default the course's")
+    command = commands.add_parser("info", help="what such a file tells about itself")
+    command.set_defaults(command=_info)
+    command.add_argument("input", type=Path)
+    return parser
+
+
+def _read_image(path: Path) -> Tensor:
+    from PIL import Image
+
+    try:
+        return data.read_photo(path)
+    except (FileNotFoundError, ValueError):
+        raise
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's ways to say: it is broken
+        raise ValueError(f"{path} can't be read as a picture: {error}") from error
+
+
+def _image_file(image: Tensor, suffix: str) -> bytes:
+    """An image (C, H, W) as the bytes of a picture file of the kind that the suffix names."""
+    from PIL import Image
+
+    kind = Image.registered_extensions().get(suffix.lower())
+    if kind not in Image.SAVE:
+        raise ValueError(f"The output's name must end like a picture's, in .png for instance, got {suffix!r}.")
+    pixels = (255 * image).round().byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""What an index's neighbours tell about it: the probabilities by which an entropy coder writes few bits for it.
+
+A patch of a photo looks much like the one beside it, so its index is seldom a surprise, and an index that was expected
+with probability p can be written in log2 1/p bits. Every index k has voters n, all of them known before it is decoded:
+the indices of the same stage on the left and above, and those of the same place one and two stages earlier. (The first
+stage has none before it; there the neighbour above on the right votes instead.) From training photos we count how often
+each codeword occurs, and how much more or less often it does beside each codeword of a voter:
+
+    log2 p(k | n₁, n₂, …)  =  log2 p(k)  +  0.6 · Σⱼ log2 (p(k | nⱼ) / p(k))  +  a constant.
+
+Voters that told independent things would count fully: that is naive Bayes. These repeat each other: each counts 0.6.
+
+Encoder and decoder need the same probabilities to the last bit, on different machines too. So the sums are made of
+whole sixteenths of a bit, and a table turns them into whole numbers, which every machine adds alike.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rvq_tutorial.arguments import check_indices, check_whole
+
+# Where a voter stands, seen from the index that hears it: rows, columns and stages away.
+LEFT, ABOVE, ABOVE_RIGHT, ONE_EARLIER, TWO_EARLIER = (0, -1, 0), (-1, 0, 0), (-1, 1, 0), (0, 0, -1), (0, 0, -2)
+Place = tuple[int, int, int]
+
+VOTE_WEIGHT = 0.6
+PSEUDO_COUNT = 16  # a voter that was seen less often than this has little to say
+UNITS = 16  # to the bit
+EXACT = 24  # float32 adds whole numbers without rounding while the sum stays within 2²⁴
+
+
+class StagePrior(nn.Module):
+    """The tables of one stage, before `fit` all zero: every index is equally likely."""
+
+    frequency: Tensor  # (K,), int16: log2 p(k), in sixteenths of a bit
+    votes: Tensor  # (V, K, K), int8: what a voter's index n adds for k, at [v, n, k]
+
+    def __init__(self, codebook_size: int, stage: int) -> None:
+        super().__init__()
+        earlier = (ONE_EARLIER, TWO_EARLIER)[:stage] or (ABOVE_RIGHT,)
+        self.stage = stage
+        self.voters = ((LEFT, ABOVE), *((place,) for place in earlier))  # left and above share a table
+        self.register_buffer("frequency", torch.zeros(codebook_size, dtype=torch.int16))
+        self.register_buffer("votes", torch.zeros(len(self.voters), codebook_size, codebook_size, dtype=torch.int8))
+
+    def fit(self, grids: list[Tensor]) -> None:
+        """Count in grids (..., h, w, M)."""
+        size = len(self.frequency)
+        count = 0.5 + sum(torch.bincount(grid[..., self.stage].flatten(), minlength=size) for grid in grids).double()
+        share = count / count.sum()
+        self.frequency.copy_(_in_units(share.log2()))
+        for table, places in zip(self.votes, self.voters, strict=True):
+            pairs = sum(_count_pairs(grid, self.stage, place, size) for place in places for grid in grids).double()
+            share_beside = (pairs + PSEUDO_COUNT * share) / (pairs.sum(1, keepdim=True) + PSEUDO_COUNT)
+            table.copy_(_in_units(VOTE_WEIGHT * (share_beside / share).log2()).clamp(-127, 127))
+
+    def walk(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Go through the stage's places in steps: rows (n,), columns (n,), and the weights (n, K) of what is there.
+
+        All voters of a step stand in earlier steps or stages of `indices` (h, w, M), so a decoder can fill in each
+        step before it asks for the next. Weights are whole numbers, float32; their shares are the probabilities.
+        """
+        frequency = self.frequency.cpu().numpy()
+        silence = np.zeros((1, len(frequency)), np.int8)  # the last row, −1: a voter beyond the edge
+        tables = [np.concatenate([table, silence]) for table in self.votes.cpu().numpy()]
+        powers = _powers(len(frequency))
+        height, width, _ = indices.shape
+        for step in range(2 * height + width - 2):  # the places with 2 · row + column = step
+            rows = np.arange(max(0, (step - width) // 2 + 1), min(height - 1, step // 2) + 1)
+            columns = step - 2 * rows
+            score = frequency
+            for table, places in zip(tables, self.voters, strict=True):
+                for place in places:
+                    score = score + table[_indices_at(indices, rows, columns, self.stage, place)]
+            shortfall = score.max(1, keepdims=True) - score
+            yield rows, columns, powers[np.minimum(shortfall, len(powers) - 1)]
+
+
+class IndexPrior(nn.Module):
+    """How likely each index of a photo is, given those before it.
+
+    Its tables take about 3 · num_quantizers · codebook_size² bytes: it is meant for some hundreds of codewords.
+    """
+
+    def __init__(self, codebook_size: int, num_quantizers: int) -> None:
+        super().__init__()
+        check_whole(codebook_size, "codebook_size", high=2**16)
+        if codebook_size == 1:
+            raise ValueError("codebook_size must be at least 2: of a single codeword there is nothing to say, got 1")
+        check_whole(num_quantizers, "num_quantizers")
+        self.codebook_size = codebook_size
+        self.stages = nn.ModuleList(StagePrior(codebook_size, stage) for stage in range(num_quantizers))
+
+    def fit(self, grids: Iterable[Tensor]) -> "IndexPrior":
+        """Learn from the indices of training photos: grids (..., h, w, M), as `model.encode` gives them."""
+        grids = list(grids)
+        for grid in grids:
+            check_indices(grid, 0, self.codebook_size - 1)
+            if grid.ndim < 3 or grid.shape[-1] != len(self.stages):
+                raise ValueError(f"grids must have shape (..., h, w, {len(self.stages)}), got {tuple(grid.shape)}")
+        if not grids:
+            raise ValueError("grids must hold at least one grid of indices, got none")
+        grids = [grid.cpu().long() for grid in grids]
+        for stage in self.stages:
+            stage.fit(grids)
+        return self
+
+
+def _indices_at(indices: np.ndarray, rows: np.ndarray, columns: np.ndarray, stage: int, place: Place) -> np.ndarray:
+    """What stands at that place, seen from each of the given ones; −1 beyond the edge."""
+    rows, columns = rows + place[0], columns + place[1]
+    inside = (rows >= 0) & (columns >= 0) & (columns < indices.shape[1])
+    found = np.full(len(rows), -1)
+    found[inside] = indices[rows[inside], columns[inside], stage + place[2]]
+    return found
+
+
+def _count_pairs(grid: Tensor, stage: int, place: Place, size: int) -> Tensor:
+    """How often each k has each n at that place: (..., h, w, M) → (K, K), at [n, k]."""
+    height, width = grid.shape[-3:-1]
+    down, right, later = place
+    left, right_end = max(0, -right), width - max(0, right)
+    own = grid[..., -down:, left:right_end, stage]
+    voter = grid[..., : height + down, left + right : right_end + right, stage + later]
+    return torch.bincount((voter * size + own).flatten(), minlength=size**2).view(size, size)
+
+
+def _in_units(bits: Tensor) -> Tensor:
+    return (UNITS * bits).round()
+
+
+def _powers(size: int) -> np.ndarray:
+    """2^(−i/16) for i = 0, 1, …, as whole numbers down to 1, so small that `size` of them add up exactly.
+
+    Nothing weighs less than 1: also what was never seen in training must find its bits.
+    """
+    top = EXACT - (size - 1).bit_length()
+    return np.array([round(2 ** (top - i / UNITS)) for i in range(UNITS * top + 1)], np.float32)
