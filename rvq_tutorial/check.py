@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rvq_tutorial import metrics
 from rvq_tutorial.models import VQVAE, Decoder, Encoder
-from rvq_tutorial.quantizers import ResidualVectorQuantizer, straight_through
+from rvq_tutorial.quantizers import ResidualVectorQuantizer, VectorQuantizer, straight_through
 from rvq_tutorial.search import nearest, nearest_ways
 
 # --- What all checks share -------------------------------------------------------------------------
@@ -118,6 +119,8 @@ def difference(result: Any, wanted: Any, name: str = "the result") -> str:
             return f"{name} should be {len(wanted)} things, in order, and is {_shown(result)}"
         parts = enumerate(zip(result, wanted, strict=True), 1)
         return next((fault for i, (a, b) in parts if (fault := difference(a, b, f"{name}, part {i},"))), "")
+    if isinstance(result, tuple | list) and result and all(isinstance(part, Tensor) for part in result):
+        return f"{name} should be one tensor, and is {len(result)} of them (torch.stack makes one of several)"
     try:
         result = torch.as_tensor(result).detach()
     except Exception:
@@ -136,8 +139,11 @@ def difference(result: Any, wanted: Any, name: str = "the result") -> str:
 
 
 def given(inputs: Mapping[str, Any]) -> str:
-    """The inputs in words: "for x of shape (3, 2) and beta = 0.5"."""
-    return "for " + " and ".join(_shown(value, name) for name, value in inputs.items()) if inputs else "without input"
+    """The inputs in words: "for x of shape (3, 2), codebook of shape (5, 2) and beta = 0.5"."""
+    if not inputs:
+        return "without input"
+    *others, last = (_shown(value, name) for name, value in inputs.items())
+    return f"for {', '.join(others)} and {last}" if others else f"for {last}"
 
 
 def _shown(value: Any, name: str = "") -> str:
@@ -170,6 +176,8 @@ def file_bits(answer: Callable) -> str:
             3 * h * w * math.log2(k) + 24 * k
         ),
         "A codeword has three channels of 8 bits: it takes 24 bits.": lambda h, w, k: h * w * math.log2(k) + 8 * k,
+        "A codeword takes 3 bytes, which are 24 bits.": lambda h, w, k: h * w * math.log2(k) + 3 * k,
+        "That is one codeword; the codebook has K of them.": lambda h, w, k: h * w * math.log2(k) + 24,
         "The codebook is sent once, and not with every pixel.": lambda h, w, k: h * w * (math.log2(k) + 24),
         "The logarithm is that to base 2: math.log2.": lambda h, w, k: h * w * math.log(k) + 24 * k,
         "These are bytes; the question is about bits.": lambda h, w, k: (h * w * math.log2(k) + 24 * k) / 8,
@@ -201,6 +209,9 @@ def nearest_colours(answer: Callable) -> str:
         ),
         "These are the smallest distances: the index of each is asked for, so take argmin.": lambda x, codebook: (
             (x[:, None] - codebook).square().sum(2).amin(1)
+        ),
+        "The sum runs over the codewords: sum over the components, the last axis.": lambda x, codebook: (
+            (x[:, None] - codebook).square().sum(1).argmin(1)
         ),
         "These are colours, already decoded: return the indices.": lambda x, codebook: codebook[nearest(x, codebook)],
     }
@@ -277,7 +288,7 @@ def _judge_rescued(rescued: Tensor, pixels: Tensor, indices: Tensor, codebook: T
         "These pixels are served best: take those with the largest distances.": (
             set(chosen.tolist()) == set(worst_first[-len(chosen) :].tolist())
         ),
-        "Unused codewords become pixels, but not those farthest from the codeword, in `codebook`, they chose.": (
+        "Unused codewords become pixels, but not those farthest from the codewords they chose, before any moved.": (
             set(chosen.tolist()) != set(worst_first[: len(chosen)].tolist())
         ),
     }
@@ -295,7 +306,7 @@ def colours_needed(answer: Callable) -> str:
         photo = colours[order[torch.randperm(len(order))]].T.unflatten(1, (48, 64))
         needed = num_colours if target > 10 else 1
         found = run(answer, photo=photo, target=target)
-        where = f"Seen on a photo of {num_colours} different colours, for {target:g} dB."
+        where = f"Seen on a photo of {num_colours} colour{'s' * (num_colours > 1)}, for {target:g} dB."
         if isinstance(found, tuple | list) or torch.as_tensor(found).numel() != 1:
             raise Wrong(f"Return one number, the codebook size. {where}")
         if found != needed:
@@ -323,6 +334,9 @@ def nearest_code(answer: Callable) -> str:
         "These are the codewords farthest away: the smallest distance wins, so take argmin.": lambda x, codebook: (
             torch.cdist(x, codebook).argmax(1)
         ),
+        "The product has the wrong sign: ½‖c‖² − x·c.": lambda x, codebook: (
+            codebook.square().sum(1) / 2 + x @ codebook.T
+        ).argmin(1),
         "Codewords with a large norm win too often: leave out ‖x‖², but not ½‖c‖².": lambda x, codebook: (
             -x @ codebook.T
         ).argmin(1),
@@ -472,10 +486,10 @@ def seen_in_batch(answer: Callable) -> str:
         1 / 64: "That is the chance that one vector chooses one codeword; there are 64 vectors.",
         64 * wanted: "That is how many codewords occur; the share is that number divided by 64.",
     }
-    for value, words in mistakes.items():
-        if not difference(share, value):
-            raise Wrong(words)
     share = float(share)
+    for value, words in mistakes.items():
+        if math.isclose(share, value, rel_tol=0.01):
+            raise Wrong(words)
     if not abs(share - wanted) < 0.02:
         raise Wrong(
             f"Not {share:.3g}: a codeword is missed by one vector with chance 63/64, by all with chance (63/64) ** 64."
@@ -542,6 +556,12 @@ def _ema_of_counts(codebook: Tensor, usage: Tensor, x: Tensor, indices: Tensor, 
     return codebook + ((1 - decay) / usage.clamp_min(1e-30))[:, None] * error_sums, usage
 
 
+def _ema_of_vectors(codebook: Tensor, usage: Tensor, x: Tensor, indices: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    _, usage = _ema_step(codebook, usage, x, indices, decay)
+    sums = torch.zeros_like(codebook).index_add(0, indices, x)
+    return codebook + ((1 - decay) / (usage * len(x)).clamp_min(1e-30))[:, None] * sums, usage
+
+
 @exercise
 def ema_step(answer: Callable) -> str:
     """Codebook, usage, x, indices, decay → the codebook and the usage after one step of the moving average."""
@@ -564,6 +584,7 @@ def ema_step(answer: Callable) -> str:
         "The codewords move the wrong way: a vector's error is x − codeword.": (
             lambda codebook, *rest: (2 * codebook - _ema_step(codebook, *rest)[0], _ema_step(codebook, *rest)[1])
         ),
+        "These are sums of vectors; the formula sums their errors, x − codeword.": _ema_of_vectors,
     }
     for num, dim, size, decay in [(50, 3, 8, 0.9), (200, 2, 16, 0.99), (4, 4, 6, 0.7)]:
         usage = torch.rand(size)
@@ -596,8 +617,12 @@ def _restarting_step(
     fair = counts.mean()
     if repair == "row":
         return torch.where(dead[:, None], rows, _quotient(sums, counts)), sums, counts
+    if repair == "row and count":
+        return torch.where(dead[:, None], rows, _quotient(sums, counts)), sums, torch.where(dead, fair, counts)
+    if repair == "first rows":
+        rows = rows[(dead.cumsum(0) - 1).clamp_min(0)]
     if repair != "sum":
-        counts = torch.where(dead, fair, counts)
+        counts = torch.where(dead, 1.0 if repair == "one" else fair, counts)
     restarted = rows if repair == "mean" else rows * counts[:, None]
     sums = torch.where(dead[:, None], restarted, sums)
     return _quotient(sums, counts), sums, counts
@@ -630,6 +655,15 @@ def restarting_step(answer: Callable) -> str:
         ),
         "The restart lasts until the next step, which computes the codebook from the old sums and counts again.": (
             lambda *inputs: _restarting_step(*inputs, repair="row")
+        ),
+        "Row and count are new, and the sum still tells of the old place: the next step goes back there.": (
+            lambda *inputs: _restarting_step(*inputs, repair="row and count")
+        ),
+        "A restarted codeword counts as one of average use: its count is the mean of the counts, not 1.": (
+            lambda *inputs: _restarting_step(*inputs, repair="one")
+        ),
+        "Dead codeword number k goes to row k of x; these take the first rows, one after the other.": (
+            lambda *inputs: _restarting_step(*inputs, repair="first rows")
         ),
         "A sum belongs to a count: the sum of a restarted codeword is its vector times its new count.": (
             lambda *inputs: _restarting_step(*inputs, repair="mean")
@@ -693,6 +727,7 @@ def predicted_stages(answer: Callable) -> str:
         (20, -3, -1): "These are the codewords; their indices are asked for, counted from 0.",
         (3, 1, 1): "Indices count from 0.",
     }
+    indices = indices.tolist() if isinstance(indices, Tensor) else indices
     indices = [int(index) for index in parts(indices, "index of stage 1", "index of stage 2", "index of stage 3")]
     if tuple(indices) in mistakes:
         raise Wrong(mistakes[tuple(indices)])
@@ -804,7 +839,8 @@ def _best_split(dim: int, bits: int, memory: int) -> tuple[int, int]:
 @exercise
 def best_split(answer: Callable) -> str:
     """dim, bits, memory → M and K of the equal stages that leave the least error: the fewest that fit."""
-    for dim, bits, memory in [(4, 12, 600), (4, 12, 200), (48, 24, 40_000), (2, 10, 5000), (8, 15, 10_000), (3, 8, 64)]:
+    tried = [(4, 12, 600), (4, 12, 512), (4, 12, 200), (48, 24, 40_000), (2, 10, 5000), (8, 15, 10_000), (3, 8, 64)]
+    for dim, bits, memory in tried:
         inputs = {"dim": dim, "bits": bits, "memory": memory}
         num, size = parts(run(answer, **inputs), "M", "K")
         best = _best_split(**inputs)
@@ -890,13 +926,14 @@ def _judge_pull(stage: int, term: Tensor, right: Tensor, x: Tensor, codebooks: T
 @exercise
 def rate_and_bound(answer: Callable) -> str:
     """dim, K, M, variance → bits per dimension, and the least distortion of Gaussian components at that rate."""
-    for dim, size, num, variance in [(4, 16, 3, 2.0), (8, 256, 1, 1.0), (16, 64, 4, 0.5), (3, 10, 1, 1.0)]:
+    for dim, size, num, variance in [(4, 8, 2, 2.0), (8, 256, 1, 1.0), (16, 64, 4, 0.5), (3, 10, 1, 1.0)]:
         inputs = {"dim": dim, "codebook_size": size, "num_quantizers": num, "variance": variance}
         rate, bound = parts(run(answer, **inputs), "the rate R", "the least distortion D")
         wanted = num * math.log2(size) / dim
         rates = {
             "These are the bits of a vector; its dim components share them.": wanted * dim,
             "There are M stages, and each takes log₂ K bits.": wanted / num,
+            "An index among K codewords takes log₂ K bits, not K.": num * size / dim,
             "A bit is a choice between two: take the logarithm to base 2.": wanted * math.log(2),
         }
         _judge_number(rate, wanted, "the rate", rates, inputs)
@@ -942,6 +979,11 @@ def _split_by_paths(residuals: Tensor, codebook: Tensor, beam_size: int) -> tupl
     return ways // len(residuals), ways % len(residuals)
 
 
+def _unordered_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[Tensor, Tensor]:
+    ways = torch.cdist(residuals, codebook).flatten().argsort()[:beam_size].sort().values
+    return ways // len(codebook), ways % len(codebook)
+
+
 @exercise
 def best_ways(answer: Callable) -> str:
     """(B, dim), (K, dim), beam_size → the parents and indices of the best ways to go on, best first."""
@@ -950,6 +992,7 @@ def best_ways(answer: Callable) -> str:
         "Each path goes on in one way only here; a good path may deserve several, a bad one none.": _one_way_each,
         "These are indices and parents; return the parents first.": lambda *inputs: _ways(*inputs)[::-1],
         "A row of the table has K places, not B: parent = way // K, index = way % K.": _split_by_paths,
+        "These are the right ways, and not in their order: the shortest residual comes first.": _unordered_ways,
         "All ways are here; keep the first beam_size.": (
             lambda residuals, codebook, beam_size: _ways(residuals, codebook, len(residuals) * len(codebook))
         ),
@@ -966,15 +1009,20 @@ def best_ways(answer: Callable) -> str:
     return "best_ways finds the shortest residuals among all B · K, best first."
 
 
-def _beam(x: Tensor, codebooks: Tensor, beam_size: int, summed: bool = False, follow: bool = True) -> Tensor:
-    """(N, beam, M), best path first; `summed` ranks by all stages' errors, not `follow` forgets whose path it is."""
+def _beam(
+    x: Tensor, codebooks: Tensor, beam_size: int, summed: bool = False, follow: bool = True, largest: bool = False
+) -> Tensor:
+    """(N, beam, M), best path first.
+
+    `summed` ranks by all stages' errors, not `follow` forgets whose path it is, `largest` keeps the worst.
+    """
     residuals, scores = x[:, None], x.new_zeros(len(x), 1)
     paths = torch.zeros(len(x), 1, 0, dtype=torch.int64)
     for codebook in codebooks:
         left_over = residuals[:, :, None] - codebook
         errors = left_over.square().sum(-1)
         scores = (scores[:, :, None] + errors if summed else errors).flatten(1)
-        scores, ways = scores.topk(min(beam_size, scores.shape[1]), largest=False)
+        scores, ways = scores.topk(min(beam_size, scores.shape[1]), largest=largest)
         parents, indices = ways // len(codebook), ways % len(codebook)
         residuals = left_over.flatten(1, 2).take_along_dim(ways[:, :, None], 1)
         parents = parents if follow else torch.arange(parents.shape[1]).clamp(max=paths.shape[1] - 1).expand_as(parents)
@@ -991,6 +1039,9 @@ def beam_encode(answer: Callable) -> str:
         ),
         "This is the greedy search: keep beam_size paths, not one.": (
             lambda x, codebooks, beam_size: _beam(x, codebooks, 1)[:, 0]
+        ),
+        "These paths leave the longest residuals: topk takes the largest unless told largest=False.": (
+            lambda x, codebooks, beam_size: _beam(x, codebooks, beam_size, largest=True)[:, 0]
         ),
         "These are all paths of the beam; return the best of each vector, (N, M).": _beam,
         "This is the worst path of the beam; topk puts the best first.": (
@@ -1087,6 +1138,181 @@ def share_bits(answer: Callable) -> str:
     return "The distortions are levelled from the top, and no component gets less than 0 bits."
 
 
+# --- 06 · What do codes of an image mean? ----------------------------------------------------------
+
+
+@exercise
+def reach(answer: Callable) -> str:
+    """Number of blocks, stride → the side, in pixels, of the square that one index can change."""
+    mistakes = {
+        "These are latents; each of them becomes stride pixels.": lambda b, s: 2 * b + 3,
+        "The decoder's first convolution is 3 × 3 too: count it with those of the blocks.": lambda b, s: (
+            (2 * b + 1) * s
+        ),
+        "The square has a middle, the patch itself: add one to what is reached on both sides.": lambda b, s: (
+            (2 * b + 2) * s
+        ),
+        "A convolution of 3 × 3 reaches one further on each side: to the left and to the right.": lambda b, s: (
+            (b + 2) * s
+        ),
+        "A 1 × 1 convolution looks at no neighbour: count the 3 × 3 ones alone.": lambda b, s: (4 * b + 3) * s,
+        "That is the number of pixels in the square; its side is asked for.": lambda b, s: ((2 * b + 3) * s) ** 2,
+        "That is the patch alone, as if no convolution looked at its neighbours.": lambda b, s: s,
+    }
+    for blocks, stride in [(3, 8), (1, 8), (2, 4), (5, 16)]:
+        inputs = {"num_blocks": blocks, "stride": stride}
+        compare(answer, lambda b, s: (2 * (b + 1) + 1) * s, mistakes, **inputs)
+    return "Right for every decoder tried: stride · (2 · (num_blocks + 1) + 1) pixels."
+
+
+def _balanced(x: Tensor, rebuilt: Tensor, z_e: Tensor, z_q: Tensor, variance: float, beta: float) -> Tensor:
+    return _vqvae_terms(x, rebuilt, z_e, z_q, 1 / variance, 1, beta)
+
+
+def _vqvae_terms(
+    x: Tensor, rebuilt: Tensor, z_e: Tensor, z_q: Tensor, rebuilding: float, codebook: float, commitment: float
+) -> Tensor:
+    """The three terms of a VQ-VAE's loss, each a mean, with their weights."""
+    terms = F.mse_loss(rebuilt, x), F.mse_loss(z_q, z_e.detach()), F.mse_loss(z_e, z_q.detach())
+    return rebuilding * terms[0] + codebook * terms[1] + commitment * terms[2]
+
+
+def _loss_with_gradients(loss: Callable) -> Callable:
+    """A loss as a function that returns its value and its gradients by the rebuilt images, z_e and z_q."""
+
+    @functools.wraps(loss)
+    def judged(x: Tensor, rebuilt: Tensor, z_e: Tensor, z_q: Tensor, *weights: float) -> tuple[Tensor, ...] | None:
+        value = loss(x, rebuilt, z_e, z_q, *weights)
+        return None if value is None else (value, *gradients(value, rebuilt, z_e, z_q))
+
+    return judged
+
+
+@exercise
+def balanced_loss(answer: Callable) -> str:
+    """Images, rebuilt images, z_e, z_q, variance, β → the loss, each of its terms a mean."""
+    mistakes = {
+        "The reconstruction's error is still a sum over the pixels: it grows with the image.": (
+            lambda x, rebuilt, z_e, z_q, v, b: _vqvae_terms(x, rebuilt, z_e, z_q, x[0].numel() / v, 1, b)
+        ),
+        "The reconstruction's error is still a sum over the pixels, and not divided by the variance.": (
+            lambda x, rebuilt, z_e, z_q, v, b: _vqvae_terms(x, rebuilt, z_e, z_q, x[0].numel(), 1, b)
+        ),
+        "Divide the reconstruction's error by the variance.": (
+            lambda x, rebuilt, z_e, z_q, v, b: _vqvae_terms(x, rebuilt, z_e, z_q, 1, 1, b)
+        ),
+        "The reconstruction's error is multiplied by the variance; divide by it.": (
+            lambda x, rebuilt, z_e, z_q, v, b: _vqvae_terms(x, rebuilt, z_e, z_q, v, 1, b)
+        ),
+        "All terms are divided by the variance; only the reconstruction's is measured in pixels.": (
+            lambda x, rebuilt, z_e, z_q, v, b: _vqvae_terms(x, rebuilt, z_e, z_q, 1 / v, 1 / v, b / v)
+        ),
+        "β weighs the commitment loss, and here it weighs the codebook loss.": (
+            lambda x, rebuilt, z_e, z_q, v, b: _vqvae_terms(x, rebuilt, z_e, z_q, 1 / v, b, 1)
+        ),
+        "β weighs both losses of the quantizer; it belongs to the commitment loss alone.": (
+            lambda x, rebuilt, z_e, z_q, v, b: _vqvae_terms(x, rebuilt, z_e, z_q, 1 / v, b, b)
+        ),
+        "The commitment loss is missing its β.": (
+            lambda x, rebuilt, z_e, z_q, v, b: _vqvae_terms(x, rebuilt, z_e, z_q, 1 / v, 1, 1)
+        ),
+        "The codebook loss is gone.": (
+            lambda x, rebuilt, z_e, z_q, v, b: _vqvae_terms(x, rebuilt, z_e, z_q, 1 / v, 0, b)
+        ),
+        "The value is right, and the gradients aren't: nothing is detached.": (
+            lambda x, rebuilt, z_e, z_q, v, b: F.mse_loss(rebuilt, x) / v + (1 + b) * F.mse_loss(z_e, z_q)
+        ),
+    }
+    judged = {words: _loss_with_gradients(mistake) for words, mistake in mistakes.items()}
+    for batch, side, variance, beta in [(2, 8, 0.1, 0.25), (1, 16, 0.5, 1.0), (3, 8, 0.05, 0.1)]:
+        x, latents = torch.rand(batch, 3, side, side), torch.randn(2, batch, 4, side // 8, side // 8)
+        rebuilt = (x + 0.1 * torch.randn_like(x)).requires_grad_()
+        z_e, z_q = (z.clone().requires_grad_() for z in latents)
+        inputs = {"images": x, "reconstruction": rebuilt, "z_e": z_e, "z_q": z_q, "variance": variance, "beta": beta}
+        value = run(answer, **inputs)
+        if not isinstance(value, Tensor) or value.ndim:
+            raise Wrong(f"Return one number, a tensor without axes, {given(inputs)}. This is {_shown(value)}.")
+        compare(_loss_with_gradients(answer), _loss_with_gradients(_balanced), judged, **inputs)
+    return "Three means: no size of image or batch moves the balance, and every gradient is right."
+
+
+@exercise
+def alone(answer: Callable) -> str:
+    """Model, K → (K, 3, s, s): each codeword decoded in a grid of its own."""
+    sizes = {"dim": 6, "width": 8, "stride": 4, "num_blocks": 1}
+    quantizer = VectorQuantizer(6, 10, channel_dim=1)
+    model = VQVAE(Encoder(**sizes), quantizer, Decoder(**sizes)).eval()
+    for weight in model.decoder.parameters():  # as it starts, the decoder looks at no neighbours
+        torch.nn.init.normal_(weight, std=0.3)
+
+    def right(size: int) -> Tensor:
+        return model.decode(torch.arange(size).view(size, 1, 1))
+
+    def cut(images: Tensor) -> Tensor:
+        """One grid, decoded as a whole → its patches."""
+        return images[0].unfold(1, 4, 4).unfold(2, 4, 4).flatten(1, 2).movedim(0, 1)
+
+    mistakes = {
+        "These are decoded in one row, and each colours its neighbours: give every index its own grid, (K, 1, 1).": (
+            lambda k: cut(model.decode(torch.arange(k).view(1, 1, k)))
+        ),
+        "These are decoded in one column, and each colours its neighbours: give every index its own grid, (K, 1, 1).": (
+            lambda k: cut(model.decode(torch.arange(k).view(1, k, 1)))
+        ),
+        "This is one image of K patches in a row: the first axis of the indices is the batch, so shape them "
+        "(K, 1, 1).": lambda k: model.decode(torch.arange(k).view(1, 1, k)),
+        "This is one image of K patches in a column: the first axis of the indices is the batch, so shape them "
+        "(K, 1, 1).": lambda k: model.decode(torch.arange(k).view(1, k, 1)),
+        "These are the codewords, not yet pictures: send them through the decoder.": lambda k: quantizer.codebook[:k],
+        "Every picture shows the first codeword: the indices run from 0 to K − 1.": (
+            lambda k: model.decode(torch.zeros(k, 1, 1, dtype=torch.int64))
+        ),
+    }
+
+    @functools.wraps(answer)
+    def with_model(size: int) -> Any:
+        return answer(model, size)
+
+    with torch.no_grad():
+        for size in (10, 4):
+            compare(with_model, right, mistakes, codebook_size=size)
+    return "Every codeword decoded in a grid of its own, in the order of the indices."
+
+
+def _surprise(indices: Tensor, counts: Tensor) -> Tensor:
+    share = (counts + 1) / (counts + 1).sum()
+    return -share.log2()[indices]
+
+
+@exercise
+def surprise(answer: Callable) -> str:
+    """Indices (h, w), counts (K,) → the bits that each index deserves, (h, w)."""
+    mistakes = {
+        "The logarithm is that to base 2.": lambda i, c: _surprise(i, c) * math.log(2),
+        "These are negative: the bits are minus the logarithm.": lambda i, c: -_surprise(i, c),
+        "These are the shares themselves; the bits are minus their logarithm.": lambda i, c: 2 ** -_surprise(i, c),
+        "Every index gets the same bits; a frequent one deserves fewer.": lambda i, c: torch.full(
+            i.shape, math.log2(len(c))
+        ),
+        "That is one number for each codeword; look it up for every index.": lambda i, c: _surprise(
+            torch.arange(len(c)), c
+        ),
+        "The shares don't add up to 1: divide by the sum of the counts that were raised by one.": (
+            lambda i, c: -((c + 1) / c.sum()).log2()[i]
+        ),
+        "The counts were not raised by one.": lambda i, c: -(c / c.sum()).log2()[i],
+        "These shares are those within this photo; count is what was seen in training.": (
+            lambda i, c: _surprise(i, torch.bincount(i.flatten(), minlength=len(c)))
+        ),
+    }
+    for height, width, size in [(3, 4, 8), (5, 2, 16), (1, 6, 4)]:
+        counts = torch.randint(1, 50, (size,)) * (torch.arange(size) % 4 > 0)  # some were never seen
+        inputs = {"indices": torch.randint(size, (height, width)), "counts": counts}
+        inputs["indices"].view(-1)[0] = 0
+        compare(answer, _surprise, mistakes, **inputs)
+    return "Frequent indices get few bits, rare ones many, and none infinitely many."
+
+
 # --- 07 · One model, every bitrate? ----------------------------------------------------------------
 
 
@@ -1173,3 +1399,80 @@ def decode_prefix(answer: Callable) -> str:
             inputs = {"indices": indices, "num_quantizers": stages, "height": height, "width": width}
             compare(with_model, right, mistakes, **inputs)
     return "The right image from every prefix tried, cut to its size."
+
+
+def _layers(layer_bytes: list[int], num_bytes: int, *, header: int = 13, frame: int = 8, partly: bool = False) -> int:
+    """How many layers end (`partly`: begin) within the first bytes of a file."""
+    end, whole = header, 0
+    for size in layer_bytes:
+        if (end if partly else end + frame + size - 1) >= num_bytes:
+            break
+        end += frame + size
+        whole += 1
+    return whole
+
+
+@exercise
+def layers_within(answer: Callable) -> str:
+    """Sizes of the layers, number of bytes → how many layers are whole."""
+    mistakes = {
+        "The header and what stands before each layer are missing: 13 bytes once, and 8 for each layer.": (
+            lambda sizes, n: _layers(sizes, n, header=0, frame=0)
+        ),
+        "The header is missing: the first 13 bytes are no layer's.": lambda sizes, n: _layers(sizes, n, header=0),
+        "Before each layer stand 8 bytes, its length and its checksum.": lambda sizes, n: _layers(sizes, n, frame=0),
+        "The 8 bytes stand before every layer, not once in the file.": lambda sizes, n: _layers(
+            sizes, n, header=21, frame=0
+        ),
+        "A layer that is cut can't be read: count whole ones.": lambda sizes, n: _layers(sizes, n, partly=True),
+        "A layer that ends with the last byte is whole.": lambda sizes, n: _layers(sizes, n - 1),
+        "These are bits; the sizes are in bytes.": lambda sizes, n: _layers(sizes, 8 * n),
+        "That is the number of bytes the layers take; how many layers are there?": lambda sizes, n: sum(
+            sizes[: _layers(sizes, n)]
+        ),
+    }
+    compare(answer, _layers, mistakes, layer_bytes=100 * [1], num_bytes=72)  # here each mistake gives its own number
+    sizes = [40, 60, 60, 52, 48]
+    ends = [13 + sum(8 + size for size in sizes[:count]) for count in range(1, 6)]
+    for num_bytes in [ends[1], ends[0] - 1, ends[3] - 1, ends[4], 10_000, 0]:
+        compare(answer, _layers, mistakes, layer_bytes=sizes, num_bytes=num_bytes)
+    return "The right number, wherever the file was cut."
+
+
+def _jpeg_wins(ours: list, jpeg: list, left: float | None = -math.inf, sign: int = 1) -> float:
+    won = [rate for rate, psnr in ours if sign * (np.interp(rate, *zip(*jpeg, strict=True), left=left) - psnr) >= 0]
+    return won[0] if won else math.inf
+
+
+def _nearest_point(ours: list, jpeg: list) -> float:
+    won = [rate for rate, psnr in ours if min(jpeg, key=lambda point: abs(point[0] - rate))[1] >= psnr]
+    return won[0] if won else math.inf
+
+
+@exercise
+def jpeg_wins_from(answer: Callable) -> str:
+    """Two lists of (bits per pixel, PSNR) → the first of our rates at which JPEG is at least as good, or inf."""
+    mistakes = {
+        "Below its smallest file JPEG has nothing to show, so it can't win there: np.interp(..., left=-math.inf).": (
+            lambda ours, jpeg: _jpeg_wins(ours, jpeg, left=None)
+        ),
+        "This is where ours is at least as good; where is JPEG?": lambda ours, jpeg: _jpeg_wins(ours, jpeg, sign=-1),
+        "That is the last rate at which ours still wins; the first at which JPEG does is asked for.": (
+            lambda ours, jpeg: max(rate for rate, _ in ours if rate < _jpeg_wins(ours, jpeg))
+        ),
+        "The points with the same number in both lists have different rates: compare at the same rate.": (
+            lambda ours, jpeg: next((a[0] for a, b in zip(ours, jpeg, strict=False) if b[1] >= a[1]), math.inf)
+        ),
+        "JPEG's nearest point is at another rate: read its PSNR off the line between two points.": _nearest_point,
+        "That is the number of a point; its rate is asked for.": lambda ours, jpeg: next(
+            i for i, (rate, _) in enumerate(ours) if rate == _jpeg_wins(ours, jpeg)
+        ),
+        "That is a PSNR; the rate is asked for.": lambda ours, jpeg: dict(ours)[_jpeg_wins(ours, jpeg)],
+    }
+    jpeg = [(0.1, 17.0), (0.15, 20.0), (0.2, 22.0), (0.4, 26.0), (0.8, 29.0)]
+    # Each mistake gives its own number for these points.
+    ours = [(0.16, 21.5), (0.21, 23.5), (0.29, 24.6), (0.45, 26.3), (0.58, 27.1), (0.7, 27.6)]
+    everywhere_better = [(rate, psnr + 5) for rate, psnr in ours]
+    for own, other in [(ours, jpeg), ([(0.05, 16.0), *ours], jpeg), (everywhere_better, jpeg), (ours[3:], jpeg)]:
+        compare(answer, _jpeg_wins, mistakes, ours=own, jpeg=other)
+    return "The first rate at which JPEG is as good, or inf, for every pair of curves tried."

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.collections import LineCollection
@@ -83,18 +84,19 @@ class Figure(matplotlib.figure.Figure):
 
     def png(self) -> bytes:
         """The picture as PNG, encoded for speed rather than size."""
-        return _encode(self._pixels(), compress_level=1)
+        return _encode(self._pixels(), "PNG", compress_level=1)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         pixels = self._pixels()
         if not any(axes.images for axes in self.axes):  # a chart loses nothing in 256 colours; a photo would
-            pixels = pixels.quantize(256, dither=Image.Dither.NONE)
-        source = base64.b64encode(_encode(pixels, optimize=True)).decode()
+            pixels = pixels.quantize(256, dither=Image.Dither.NONE).convert("RGB")
+        # Lossless: JPEG would blur the edges of a photo's pixels, and PNG takes half as many bytes again.
+        source = base64.b64encode(_encode(pixels, "WEBP", lossless=True)).decode()
         width, height = (round(inches * CSS_DPI) for inches in self.get_size_inches())
         picture = (
             f'<figure style="margin: 0; max-width: {max(width, 560)}px">'
             f'<img alt="{html.escape(self.alt)}" width="{width}" height="{height}" '
-            f'src="data:image/png;base64,{source}">'
+            f'src="data:image/webp;base64,{source}">'
             f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
         )
         return {"text/html": picture, "text/plain": self.alt}
@@ -104,9 +106,9 @@ class Figure(matplotlib.figure.Figure):
         return Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
 
 
-def _encode(pixels: Image.Image, **options: object) -> bytes:
+def _encode(pixels: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    pixels.save(buffer, format="PNG", **options)
+    pixels.save(buffer, format=kind, **options)
     return buffer.getvalue()
 
 
@@ -394,7 +396,7 @@ def rate_distortion(
         8.0,
         4.4,
         alt=f"Mean squared error against bits per dimension for {', '.join(map(_plain, curves))}.",
-        caption=f"Lower is better: {'; '.join(ends)}.",
+        caption=f"Lower is better, and the error's scale is logarithmic: {'; '.join(ends)}.",
     )
     axes = figure.subplots()
     axes.set(title=title, xlabel="bits per dimension", ylabel="mean squared error per dimension")
@@ -441,7 +443,8 @@ def bars(values: Mapping[str, float | Sequence[float]], *, label: str, title: st
     values = {name: np.atleast_1d(v).astype(float) for name, v in values.items()}
     texts = {n: f"{v.mean():.3g}" + (f" ± {v.std():.2g}" if len(v) > 1 else "") for n, v in values.items()}
     spoken = f"{label}: {'; '.join(f'{_plain(name)} {text}' for name, text in texts.items())}."
-    caption = spoken[0].upper() + spoken[1:]
+    spread = " After ± and as a whisker, the standard deviation." if any(len(v) > 1 for v in values.values()) else ""
+    caption = spoken[0].upper() + spoken[1:] + spread
     figure = Figure(8.0, 0.9 + 0.38 * len(values), alt=f"Bars of {spoken}", caption=caption)
     axes = figure.subplots()
     axes.set(title=title, xlabel=label)
@@ -497,7 +500,8 @@ def staircase(codebook: Tensor, target: float, x: float | None = None) -> Figure
     jumps = steps.diff().nonzero().flatten() + 1
     steps[jumps] = torch.nan  # there is nothing between the steps
     alt = f"Left, the lookup among {len(codebook)} numbers: a staircase. Right, the squared error behind it, in steps."
-    caption = f"Both are flat, slope 0, but for {len(jumps)} jumps."
+    caption = "Left, what the lookup gives for x; right, the loss behind it. Both are flat, slope 0, except at "
+    caption += f"{len(jumps)} jumps."
     if x is not None:
         chosen = codebook[(codebook - x).abs().argmin()].item()
         alt += f" Dashed, through x = {x:g}: a line of slope 1 and a parabola."
@@ -566,7 +570,7 @@ def lines(
         8.0,
         3.4,
         alt=f"{ylabel} against {xlabel} for {', '.join(map(_plain, curves))}.",
-        caption=f"While {xlabel} goes from {x[0]:g} to {x[-1]:g}, {'; '.join(changes)}.",
+        caption=f"{xlabel[0].upper()}{xlabel[1:]}, from {x[0]:g} to {x[-1]:g}: {'; '.join(changes)}.",
     )
     axes = figure.subplots()
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -793,7 +797,7 @@ def color_cube(photo: Tensor, codebook: Tensor | None = None) -> Figure:
     """A photo beside its pixels as points in the cube of all colours; with a codebook, the photo rebuilt from it.
 
     photo: (3, H, W) in [0, 1]. codebook: (K, 3), drawn as a palette under the photo, from dark to light, and as
-    crosses in the cube. The cube shows at most 2,500 pixels, spread evenly over the photo.
+    crosses in the cube. The cube shows at most 1,200 pixels, spread evenly over the photo.
     """
     if photo.ndim != 3 or len(photo) != 3:
         raise ValueError(f"photo must be (3, H, W), got shape {tuple(photo.shape)}")
@@ -818,7 +822,7 @@ def color_cube(photo: Tensor, codebook: Tensor | None = None) -> Figure:
     axes.set_title(words, fontsize=10, pad=4)
     _draw_pixels(axes, shown)
     cube = _place(figure, wide + 0.2, top - 3.85, 3.8, 3.8)
-    _draw_cube(cube, pixels[:: math.ceil(len(pixels) / 2500)])
+    _draw_cube(cube, pixels[:: math.ceil(len(pixels) / 1200)])
     if codebook is not None:
         darkest_first = codebook[codebook.sum(1).argsort()]
         _draw_pixels(_place(figure, 0, top - high - 0.75, wide, 0.38), darkest_first.T[:, None])
@@ -893,3 +897,82 @@ def _text_width(text: str) -> int:
     """Width of the widest line, at 10 points, in screen pixels."""
     measure, font = RendererAgg(1, 1, PIXELS_PER_INCH).get_text_width_height_descent, FontProperties(size=10)
     return math.ceil(max(measure(line, font, ismath=False)[0] for line in text.splitlines()))
+
+
+@in_house_style
+def patch_rows(rows: Mapping[str, Tensor], *, caption: str) -> Figure:
+    """Rows of small pictures, each row with a name, each pixel a square of whole screen pixels.
+
+    rows: name -> (n, 3, h, w) in [0, 1]; all pictures have the same size, a row may be shorter than the first.
+    """
+    first = next(iter(rows.values()))
+    if any(patches.shape[1:] != first.shape[1:] or len(patches) > len(first) for patches in rows.values()):
+        raise ValueError(f"rows must hold at most {len(first)} pictures of shape {tuple(first.shape[1:])} each")
+    count, _, height, width = first.shape
+    gap, left = 8, max(map(_text_width, rows)) + 20  # in screen pixels, as all that follows
+    scale = max(1, min((1780 - left) // count // width, 1150 // len(rows) // height, 14) - 1)
+    cell_width, cell_height = scale * width + gap, max(scale * height + gap, 40)
+    inches = np.array([left + count * cell_width, len(rows) * cell_height + gap]) / PIXELS_PER_INCH
+    spoken = ", ".join(rows) if len(rows) <= 4 else f"{next(iter(rows))} to {list(rows)[-1]}"
+    figure = Figure(
+        *inches, alt=f"{len(rows)} rows of pictures of {height} × {width} pixels: {spoken}.", caption=caption
+    )
+    for row, (name, patches) in enumerate(rows.items()):
+        bottom = (len(rows) - 1 - row) * cell_height + gap
+        framed = F.pad(_enlarged(patches, scale), (0, gap), value=1.0)
+        strip = torch.cat(list(framed), dim=2)
+        place = np.array([left, bottom, strip.shape[2], strip.shape[1]]) / PIXELS_PER_INCH
+        axes = _place(figure, *place)
+        _draw_pixels(axes, strip)
+        axes.text(-16, strip.shape[1] / 2, name, ha="right", va="center_baseline")
+    return figure
+
+
+@in_house_style
+def codeword_places(photo: Tensor, indices: Tensor, index: int, patch: Tensor) -> Figure:
+    """One codeword as the decoder draws it, and a photo that keeps its colours only where that codeword was chosen.
+
+    photo: (3, H, W) in [0, 1]. indices: (h, w), one for each patch. patch: (3, s, s), the decoded codeword.
+    """
+    size = patch.shape[-1]
+    height, width = photo.shape[1:]
+    if indices.ndim != 2 or indices.shape[0] * size < height or indices.shape[1] * size < width:
+        raise ValueError(f"indices must cover the photo, got {tuple(indices.shape)} for {height} × {width} pixels")
+    chosen = indices == index
+    here = _enlarged(chosen[None, None], size)[0, :, :height, :width]
+    faded = 0.72 + 0.2 * photo.mean(0, keepdim=True)
+    share = chosen.double().mean().item()
+    scale = max(1, 1100 // width)
+    side = 320 // size * size
+    inches = np.array([side + width * scale + 60, max(height * scale, side) + 50]) / PIXELS_PER_INCH
+    figure = Figure(
+        *inches,
+        alt=f"Left, codeword {index}, decoded alone. Right, a photo, faded but for the patches with that index.",
+        caption=f"Codeword {index}, decoded alone, and where it stands in the photo: at {chosen.sum()} of "
+        f"{chosen.numel():,} places, {share:.1%}.",
+    )
+    top = inches[1] - 50 / PIXELS_PER_INCH
+    for left, shown, times, name in (
+        (0, patch, side // size, f"codeword {index}"),
+        (side + 60, torch.where(here, photo, faded), scale, f"{chosen.sum()} places"),
+    ):
+        wide, high = np.array([shown.shape[2], shown.shape[1]]) * times / PIXELS_PER_INCH
+        axes = _place(figure, left / PIXELS_PER_INCH, top - high, wide, high)
+        axes.set_title(name, fontsize=10, pad=4)
+        _draw_pixels(axes, shown)
+    border = size * _border(chosen.cpu().numpy()) - 0.5
+    axes.add_collection(LineCollection(border, colors=COLORS["codeword"], linewidths=0.9), autolim=False)
+    return figure
+
+
+def _border(mask: np.ndarray) -> np.ndarray:
+    """The edges between True and False in a grid, or around it: (n, 2 ends, 2), in cells to the right and down."""
+    padded = np.pad(mask, 1)
+    upright = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1])[:, None, ::-1] + np.array([[0, 0], [0, 1]])
+    level = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1])[:, None, ::-1] + np.array([[0, 0], [1, 0]])
+    return np.concatenate([upright, level])
+
+
+def _enlarged(images: Tensor, scale: int) -> Tensor:
+    """(n, C, H, W) → each pixel repeated scale × scale times."""
+    return images.detach().cpu().repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)

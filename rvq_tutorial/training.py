@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from rvq_tutorial import metrics
-from rvq_tutorial.arguments import check_vectors, check_whole
+from rvq_tutorial.arguments import check_range, check_vectors, check_whole
 from rvq_tutorial.models import VQVAE
 
 START_IMAGES = 128  # encoded before the first step, to start the codebooks from
@@ -60,6 +60,7 @@ def fit(
     steps: int,
     batch_size: int = 16,
     learning_rate: float = 2e-3,
+    reconstruction_weight: float = 1.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     on_step: Callable[[History], None] | None = None,
@@ -76,6 +77,8 @@ def fit(
     Args:
         images: (N, C, H, W), values in [0, 1].
         steps: number of batches.
+        reconstruction_weight: of the reconstruction's error in the loss, where the quantizer's codebook loss has 1 and
+            its commitment loss `commitment_weight`. Only their ratios matter: Adam makes up for a common factor.
         seed: fixes the batches and the quantizer's random choices; torch's own random state is left as it was.
         device: where to train; by default a CUDA GPU where there is one.
         on_step: called with the history after every step, for instance to draw it.
@@ -88,6 +91,7 @@ def fit(
     check_whole(batch_size, "batch_size")
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be above zero, got {learning_rate}")
+    check_range(reconstruction_weight, "reconstruction_weight", 0, math.inf)
     if images.var() == 0:
         raise ValueError("images must differ in some value, got the same one everywhere")
 
@@ -100,7 +104,7 @@ def fit(
             model.to(device)
             _start_codebooks(model, images)
             model.train()
-            measurements = _train(model, images, steps, batch_size, learning_rate)
+            measurements = _train(model, images, steps, batch_size, learning_rate, reconstruction_weight)
             # The delay lets `on_step` show its first picture before the bar does, so that the bar stays in one piece.
             with tqdm(measurements, desc="Training", unit="step", total=steps, delay=1e-9, file=sys.stdout) as bar:
                 for measurement in bar:
@@ -121,14 +125,16 @@ def _start_codebooks(model: VQVAE, images: Tensor) -> None:
     model.quantizer.fit(model.latents(_random_batch(model, images, START_IMAGES)))
 
 
-def _train(model: VQVAE, images: Tensor, steps: int, batch_size: int, learning_rate: float) -> Iterator[Measurement]:
-    variance = images.var().item()
+def _train(
+    model: VQVAE, images: Tensor, steps: int, batch_size: int, learning_rate: float, reconstruction_weight: float
+) -> Iterator[Measurement]:
+    scale = reconstruction_weight / images.var().item()
     optimizer = torch.optim.Adam(model.parameters(), learning_rate, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, steps))
     for _ in range(steps):
         batch = _random_batch(model, images, batch_size)
         output = model(batch)
-        loss = F.mse_loss(output.reconstruction, batch) / variance + output.loss
+        loss = scale * F.mse_loss(output.reconstruction, batch) + output.loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

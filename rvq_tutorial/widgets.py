@@ -1,19 +1,22 @@
-"""Sliders bound to a picture, and a picture that follows training. Core ipywidgets only: 7.7 and 8 will do."""
+"""Sliders bound to a picture, a curve that follows training, a button for a photo. Core ipywidgets alone, 7.7 or 8."""
 
 import html
 import itertools
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ipywidgets
 from IPython.display import display
+from torch import Tensor
 from tqdm import tqdm
 
-from rvq_tutorial import plots
+from rvq_tutorial import data, plots
 
 LABELS = {
     "num_quantizers": "quantizers M",
@@ -120,6 +123,39 @@ def live_curve(*names: str, **style: Any) -> Iterator[Callable[[Mapping[str, Seq
             shown.update(_curve()._repr_mimebundle_(), raw=True)
 
 
+class Upload:
+    """A button that takes a picture file of the reader's. Where no kernel runs, a sentence stands in its place."""
+
+    def __init__(self) -> None:
+        self.button = ipywidgets.FileUpload(accept="image/*", multiple=False, description="Your photo")
+
+    def photo(self, otherwise: Tensor) -> Tensor:
+        """The photo that was uploaded, (3, H, W) with values in [0, 1], or `otherwise` if none was.
+
+        Raises:
+            ValueError: the file isn't a picture.
+        """
+        name, content = _uploaded(self.button.value)
+        if content is None:
+            return otherwise
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            path.write_bytes(content)
+            return data.read_photo(path)
+
+    def _ipython_display_(self) -> None:
+        words = "<p>Here stands a button for a photo of your own while the notebook runs.</p>"
+        display(_live(self.button) | {"text/html": words, "text/plain": "A button for a photo."}, raw=True)
+
+
+def _uploaded(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[str, bytes | None]:
+    """Name and content of the file in a FileUpload's value: by name in ipywidgets 7, a tuple of files in 8."""
+    files = value.items() if isinstance(value, Mapping) else [(file["name"], file) for file in value]
+    for name, file in files:
+        return name, bytes(file["content"])
+    return "", None
+
+
 def _frame(figure: plots.Figure) -> Frame:
     width = round(figure.get_size_inches()[0] * plots.CSS_DPI)
     return Frame(figure.png(), width, figure.alt, figure.caption)
@@ -152,5 +188,9 @@ def _set_image(image: ipywidgets.Image, frame: Frame) -> None:
 
 def _view(widget: ipywidgets.Widget, figure: plots.Figure) -> dict[str, Any]:
     """What the notebook stores: the live widget and, where no kernel runs, the picture as it is now."""
+    return {**_live(widget), **figure._repr_mimebundle_()}
+
+
+def _live(widget: ipywidgets.Widget) -> dict[str, Any]:
     model = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    return {"application/vnd.jupyter.widget-view+json": model, **figure._repr_mimebundle_()}
+    return {"application/vnd.jupyter.widget-view+json": model}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jupytext
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,8 @@ WRONG["file_bits"] = [
     (lambda height, width, size: 3 * height * width * math.log2(size) + 24 * size, "whole colour"),
     (lambda height, width, size: height * width * math.log2(size) + 8 * size, "takes 24 bits"),
     (lambda height, width, size: height * width * (math.log2(size) + 24), "sent once"),
+    (lambda height, width, size: height * width * math.log2(size) + 3 * size, "3 bytes"),
+    (lambda height, width, size: height * width * math.log2(size) + 24, "has K of them"),
     (lambda height, width, size: height * width * math.log(size) + 24 * size, "base 2"),
     (lambda height, width, size: (height * width * math.log2(size) + 24 * size) / 8, "bytes"),
     (lambda height, width, size: 0, "should be 32384, and is 0"),
@@ -46,6 +49,8 @@ WRONG["nearest_colours"] = [
     (lambda pixels, codebook: (pixels[:, None] - codebook).sum(-1).abs().argmin(1), "brightness"),
     (lambda pixels, codebook: (pixels[:, None] - codebook).abs().sum(-1).argmin(1), "along the axes"),
     (lambda pixels, codebook: torch.cdist(pixels, codebook).square().amin(1), "take argmin"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).square().sum(1).argmin(1), "the last axis"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).square().sum(-1).min(1), "one tensor, and is 2 of them"),
     (lambda pixels, codebook: codebook[nearest(pixels, codebook)], "already decoded"),
     (lambda pixels, codebook: (pixels - codebook).square().sum(1).argmin(), "raises RuntimeError"),
     (lambda pixels, codebook: nearest(pixels, codebook)[:, None], "should have shape"),
@@ -124,7 +129,7 @@ WRONG["rescue_codewords"] = [
         "served best",
     ),
     (lambda *inputs: _rescued(*inputs, lambda pixels, distances, num: pixels[:num]), "not those farthest"),
-    (_measured_after, "in `codebook`, they chose"),
+    (_measured_after, "they chose, before any moved"),
     (lambda pixels, indices, codebook: _moved(pixels, indices, codebook)[indices.unique()], "Return a codebook"),
     (
         lambda *inputs: _rescued(*inputs, lambda pixels, d, num: pixels[d.topk(num).indices]) + 0.1,
@@ -157,6 +162,7 @@ WRONG["nearest_code"] = [
     (lambda x, codebook: torch.cdist(x, codebook).argmax(1), "farthest"),
     (lambda x, codebook: torch.cdist(x, codebook).argmin(0), "over the codewords"),
     (lambda x, codebook: (x @ codebook.T).argmax(1), "large norm"),
+    (lambda x, codebook: (codebook.square().sum(1) / 2 + x @ codebook.T).argmin(1), "wrong sign"),
     (lambda x, codebook: (codebook.square().sum(1) - x @ codebook.T).argmin(1), "weigh too much"),
     (lambda x, codebook: torch.cdist(x, codebook).amin(1), "whole numbers"),
     (lambda x, codebook: (x @ codebook).argmin(1), "raises RuntimeError .* for x of shape"),
@@ -276,6 +282,90 @@ WRONG["beta_for"] = [
     (lambda share: 0.25, "should be 1, and is 0.25 for share = 0.5"),
 ]
 
+# --- 06 · What do codes of an image mean? ----------------------------------------------------------
+
+WRONG["reach"] = [
+    (lambda num_blocks, stride: 1 + 2 * (num_blocks + 1), "each of them becomes stride pixels"),
+    (lambda num_blocks, stride: stride * (1 + 2 * num_blocks), "first convolution is 3 × 3 too"),
+    (lambda num_blocks, stride: stride * 2 * (num_blocks + 1), "has a middle"),
+    (lambda num_blocks, stride: stride * (1 + num_blocks + 1), "to the left and to the right"),
+    (lambda num_blocks, stride: stride * (1 + 2 * (1 + 2 * num_blocks)), "1 × 1 convolution looks at no neighbour"),
+    (lambda num_blocks, stride: (stride * (2 * num_blocks + 3)) ** 2, "its side is asked for"),
+    (lambda num_blocks, stride: stride, "the patch alone"),
+    (lambda num_blocks, stride: 100, "should be 72, and is 100"),
+]
+
+
+def _lopsided(x: Tensor, rebuilt: Tensor, z_e: Tensor, z_q: Tensor, variance: float, beta: float) -> Tensor:
+    error = F.mse_loss(rebuilt, x, reduction="sum") / len(x) / variance
+    return error + F.mse_loss(z_q, z_e.detach()) + beta * F.mse_loss(z_e, z_q.detach())
+
+
+def _weighed(
+    x: Tensor, rebuilt: Tensor, z_e: Tensor, z_q: Tensor, rebuilding: float, codebook: float, commitment: float
+) -> Tensor:
+    squares = [(rebuilt - x) ** 2, (z_q - z_e.detach()) ** 2, (z_e - z_q.detach()) ** 2]
+    return sum(w * s.mean() for w, s in zip((rebuilding, codebook, commitment), squares, strict=True))
+
+
+WRONG["balanced_loss"] = [
+    (_lopsided, "still a sum over the pixels: it grows"),
+    (lambda *inputs: _lopsided(*inputs[:4], 1, inputs[5]), "not divided by the variance"),
+    (lambda x, r, z_e, z_q, v, b: _weighed(x, r, z_e, z_q, 1, 1, b), "Divide the reconstruction's error"),
+    (lambda x, r, z_e, z_q, v, b: _weighed(x, r, z_e, z_q, v, 1, b), "multiplied by the variance"),
+    (lambda x, r, z_e, z_q, v, b: _weighed(x, r, z_e, z_q, 2 / v, 1, b), "should be"),
+    (lambda x, r, z_e, z_q, v, b: _weighed(x, r, z_e, z_q, 1, 1, b) / v, "All terms are divided"),
+    (lambda x, r, z_e, z_q, v, b: _weighed(x, r, z_e, z_q, 1 / v, b, 1), "here it weighs the codebook loss"),
+    (lambda x, r, z_e, z_q, v, b: _weighed(x, r, z_e, z_q, 1 / v, b, b), "commitment loss alone"),
+    (lambda x, r, z_e, z_q, v, b: _weighed(x, r, z_e, z_q, 1 / v, 1, 1), "missing its β"),
+    (lambda x, r, z_e, z_q, v, b: _weighed(x, r, z_e, z_q, 1 / v, 0, b), "codebook loss is gone"),
+    (
+        lambda x, r, z_e, z_q, v, b: ((r - x) ** 2).mean() / v + (1 + b) * ((z_e - z_q) ** 2).mean(),
+        "nothing is detached",
+    ),
+    (lambda x, r, z_e, z_q, v, b: ((r - x) ** 2) / v, "Return one number"),
+]
+
+
+def _row_by_patches(model: Any, size: int) -> Tensor:
+    return torch.stack(model.decode(torch.arange(size)[None, None])[0].chunk(size, dim=2))
+
+
+def _column_by_patches(model: Any, size: int) -> Tensor:
+    return torch.stack(model.decode(torch.arange(size)[None, :, None])[0].chunk(size, dim=1))
+
+
+WRONG["alone"] = [
+    (_row_by_patches, "in one row, and each colours its neighbours"),
+    (_column_by_patches, "in one column, and each colours its neighbours"),
+    (lambda model, size: model.decode(torch.arange(size)[None, None]), "one image of K patches in a row"),
+    (lambda model, size: model.decode(torch.arange(size)[None, :, None]), "one image of K patches in a column"),
+    (lambda model, size: model.quantizer.decode(torch.arange(size)[:, None, None])[..., 0, 0], "not yet pictures"),
+    (lambda model, size: model.decode(torch.zeros(size, 1, 1).long()), "first codeword"),
+    (lambda model, size: model.decode(torch.arange(size)), "raises"),
+    (lambda model, size: model.decode(torch.arange(size).flip(0)[:, None, None]), "should be"),
+]
+
+
+def _bits(indices: Tensor, counts: Tensor) -> Tensor:
+    return -torch.log2((counts[indices] + 1) / (counts.sum() + len(counts)))
+
+
+WRONG["surprise"] = [
+    (lambda indices, counts: _bits(indices, counts) * math.log(2), "base 2"),
+    (lambda indices, counts: -_bits(indices, counts), "negative"),
+    (lambda indices, counts: 2 ** -_bits(indices, counts), "the shares themselves"),
+    (lambda indices, counts: torch.full(indices.shape, math.log2(len(counts))), "the same bits"),
+    (lambda indices, counts: _bits(torch.arange(len(counts)), counts), "look it up for every index"),
+    (lambda indices, counts: -torch.log2((counts[indices] + 1) / counts.sum()), "don't add up to 1"),
+    (lambda indices, counts: -torch.log2(counts[indices] / counts.sum()), "not raised by one"),
+    (
+        lambda indices, counts: _bits(indices, torch.bincount(indices.flatten(), minlength=len(counts))),
+        "within this photo",
+    ),
+    (lambda indices, counts: 8.0, "should have shape"),
+]
+
 # --- 07 · One model, every bitrate? ----------------------------------------------------------------
 
 WRONG["bits_per_pixel"] = [
@@ -314,6 +404,51 @@ WRONG["decode_prefix"] = [
     (lambda model, indices, num, h, w: model.decode(indices[..., :num])[..., -h:, -w:], "bottom and right"),
 ]
 
+
+def _layers_within(sizes: list[int], num_bytes: int, header: int = 13, before_each: int = 8) -> int:
+    ends = [header + sum(sizes[:count]) + before_each * count for count in range(1, len(sizes) + 1)]
+    return sum(end <= num_bytes for end in ends)
+
+
+WRONG["layers_within"] = [
+    (lambda sizes, num: _layers_within(sizes, num, header=0, before_each=0), "13 bytes once, and 8"),
+    (lambda sizes, num: _layers_within(sizes, num, header=0), "The header is missing"),
+    (lambda sizes, num: _layers_within(sizes, num, before_each=0), "Before each layer stand 8"),
+    (lambda sizes, num: _layers_within(sizes, num, header=21, before_each=0), "not once in the file"),
+    (lambda sizes, num: min(_layers_within(sizes, num) + 1, len(sizes)), "can't be read"),
+    (lambda sizes, num: _layers_within(sizes, num - 1), "ends with the last byte"),
+    (lambda sizes, num: _layers_within(sizes, 8 * num), "These are bits"),
+    (lambda sizes, num: sum(sizes[: _layers_within(sizes, num)]), "how many layers"),
+    (lambda sizes, num: len(sizes), "the result should be"),
+]
+
+
+def _first_win(ours: list, jpeg: list, **options: float) -> int:
+    """Number of our first point at which JPEG is at least as good; one past the last if there is none."""
+    rates, psnrs = zip(*jpeg, strict=True)
+    wins = [np.interp(rate, rates, psnrs, **options) >= psnr for rate, psnr in ours]
+    return (*wins, True).index(True)
+
+
+WRONG["jpeg_wins_from"] = [
+    (lambda ours, jpeg: [*ours, (math.inf, 0)][_first_win(ours, jpeg)][0], "nothing to show"),
+    (lambda ours, jpeg: next(r for r, p in ours if p >= np.interp(r, *zip(*jpeg, strict=True))), "where ours is"),
+    (lambda ours, jpeg: ours[_first_win(ours, jpeg, left=-math.inf) - 1][0], "last rate"),
+    (
+        lambda ours, jpeg: next((a[0] for a, b in zip(ours, jpeg, strict=False) if a[1] <= b[1]), math.inf),
+        "the same number in both lists",
+    ),
+    (
+        lambda ours, jpeg: next(
+            (r for r, p in ours if dict(jpeg)[min(dict(jpeg), key=lambda q: abs(q - r))] >= p), math.inf
+        ),
+        "nearest point",
+    ),
+    (lambda ours, jpeg: _first_win(ours, jpeg, left=-math.inf), "number of a point"),
+    (lambda ours, jpeg: ours[_first_win(ours, jpeg, left=-math.inf)][1], "a PSNR"),
+    (lambda ours, jpeg: "at 0.3", "a tensor or a number"),
+]
+
 # --- 03 · Why do most codewords die? ---------------------------------------------------------------
 
 WRONG["seen_in_batch"] = [
@@ -321,7 +456,7 @@ WRONG["seen_in_batch"] = [
     (lambda: (63 / 64) ** 64, "does not occur"),
     (lambda: 100 * (1 - (63 / 64) ** 64), "from 0 to 1"),
     (lambda: 1 / 64, "one vector chooses one codeword"),
-    (lambda: 64 * (1 - (63 / 64) ** 64), "divided by 64"),
+    (lambda: 40.6, "divided by 64"),
     (lambda: 0.5, "Not 0.5: "),
     (lambda: "most of them", "can't be used"),
 ]
@@ -362,6 +497,12 @@ def _ema_dividing_by_zero(codebook, usage, x, indices, decay):
     return codebook + (1 - decay) * errors / (new * len(x))[:, None], new
 
 
+def _ema_from_zero(codebook, usage, x, indices, decay):
+    """The step of codewords at 0, where a vector's error is the vector, added to the codebook."""
+    step, new = _ema(torch.zeros_like(codebook), usage, x, indices, decay)
+    return codebook + step, new
+
+
 def _ema_in_place(codebook, usage, x, indices, decay):
     codebook += 1
     return codebook, usage
@@ -375,6 +516,7 @@ WRONG["ema_step"] = [
     (lambda *inputs: _ema(*inputs, count=lambda counts, usage: usage / len(inputs[2])), "is divided by a share"),
     (lambda *inputs: _ema(*inputs, per=1, count=lambda counts, usage: usage / len(inputs[2])), "The usage is a share"),
     (lambda *inputs: _ema(*inputs, sign=-1), "the wrong way"),
+    (lambda codebook, *rest: _ema_from_zero(codebook, *rest), "sums of vectors"),
     (lambda *inputs: _ema(*inputs)[0], "Return 2 things"),
     (_ema_in_place, "changes codebook in place"),
 ]
@@ -401,6 +543,26 @@ def _restart(codebook, sums, counts, x, decay, threshold, first=False, row=False
     return torch.where(dead[:, None], x[: len(codebook)], codebook) if row and not first else codebook, sums, counts
 
 
+def _restart_beside_old_sums(codebook, sums, counts, x, decay, threshold):
+    """Row and count are replaced, and the sum forgotten."""
+    moved, old_sums, old_counts = _restart(codebook, sums, counts, x, decay, threshold, row=True)
+    return moved, old_sums, torch.where(old_counts < threshold * old_counts.mean(), old_counts.mean(), old_counts)
+
+
+def _restart_with_count_one(codebook, sums, counts, x, decay, threshold):
+    moved, old_sums, old_counts = _restart(codebook, sums, counts, x, decay, threshold, row=True)
+    dead = old_counts < threshold * old_counts.mean()
+    return moved, torch.where(dead[:, None], moved, old_sums), torch.where(dead, 1.0, old_counts)
+
+
+def _restart_at_first_rows(codebook, sums, counts, x, decay, threshold):
+    _, sums, counts = _restart(codebook, sums, counts, x, decay, threshold, row=True)
+    dead = counts < threshold * counts.mean()
+    counts = torch.where(dead, counts.mean(), counts)
+    sums[dead] = x[: dead.sum()] * counts[dead, None]
+    return sums / counts[:, None], sums, counts
+
+
 def _restart_with_low_counts(codebook, sums, counts, x, decay, threshold):
     moved, *_ = _restart(codebook, sums, counts, x, decay, threshold)
     counts = decay * counts + (1 - decay) * torch.bincount(nearest(x, codebook), minlength=len(codebook))
@@ -411,6 +573,9 @@ WRONG["restarting_step"] = [
     (lambda *inputs: _restart(*inputs, first=True, row=True), "The restart does nothing"),
     (lambda *inputs: _restart(*inputs, row=True), "lasts until the next step"),
     (lambda *inputs: _restart(*inputs, weight=1), "A sum belongs to a count"),
+    (_restart_beside_old_sums, "the sum still tells of the old place"),
+    (_restart_with_count_one, "the mean of the counts, not 1"),
+    (_restart_at_first_rows, "goes to row k of x"),
     (_restart_with_low_counts, "keep their low counts"),
     (lambda *inputs: _restart(*inputs, absolute=True), "threshold is absolute"),
     (lambda *inputs: _restart(*inputs, first=True), "comes before the batch is followed"),
@@ -436,7 +601,9 @@ WRONG["predicted_stages"] = [
     (lambda: ([2, 0, 2], 18.0), "mind its sign"),
     (lambda: ([2, 1, 0], 19.0), "stage 2 is not 1"),
     (lambda: ([2, 0, 0], 16.4), "number rebuilt should be 16, and is 16.4"),
+    (lambda: (torch.tensor([2, 0, 0]), 15.0), "number rebuilt should be 16, and is 15"),
     (lambda: [2, 0, 0], "Return 2 things"),
+    (lambda: [2, 0, 0] / 2, "raises TypeError .* without input"),
 ]
 
 
@@ -495,6 +662,7 @@ WRONG["best_split"] = [
     (lambda dim, bits, memory: _splits(bits)[-1], "M = 12, K = 2 fits, and so does M = 2 with less error"),
     (lambda dim, bits, memory: next(s for s in _splits(bits) if s[0] * s[1] <= memory), "too many .* memory = 200"),
     (lambda dim, bits, memory: next(s for s in _splits(bits) if s[0] * s[1] * dim <= memory)[::-1], "return M first"),
+    (lambda dim, bits, memory: next(s for s in _splits(bits) if s[0] * s[1] * dim < memory), "memory = 512"),
     (lambda dim, bits, memory: (1, 2**bits), "16,384 numbers, M · K · dim: too many"),
     (lambda dim, bits, memory: (2, bits // 2), "2 stages of 6 codewords don't make 12 bits"),
     (lambda dim, bits, memory: 3, "Return 2 things"),
@@ -566,13 +734,14 @@ WRONG["residual_layer"] = [
 WRONG["rate_and_bound"] = [
     (lambda dim, size, num, variance: (num * math.log2(size), variance * 4 ** -(num * math.log2(size) / dim)), "share"),
     (lambda dim, size, num, variance: (math.log2(size) / dim, 1.0), "M stages"),
+    (lambda dim, size, num, variance: (num * size / dim, 1.0), "not K"),
     (lambda dim, size, num, variance: (num * math.log(size) / dim, 1.0), "base 2"),
     (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance * 2**-r), "divides .* by 4"),
     (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: 4**-r), "scales with the variance"),
     (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance**2 * 4**-r), "don't square"),
     (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance * 4 ** -(r * dim)), "per dimension"),
     (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance * math.exp(-2 * r)), "not e"),
-    (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: 7.0), "should be 0.03125, and is 7"),
+    (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: 7.0), "should be 0.25, and is 7"),
     (lambda dim, size, num, variance: 0.5, "Return 2 things"),
 ]
 
@@ -601,6 +770,7 @@ WRONG["best_ways"] = [
     (lambda r, c, beam: _split(_table(r, c).flatten().argsort()[:beam], len(c))[::-1], "parents first"),
     (lambda r, c, beam: _split(_table(r, c).flatten().argsort()[:beam], len(r)), "K places, not B"),
     (lambda r, c, beam: _split(_table(r, c).flatten().argsort(), len(c)), "keep the first"),
+    (lambda r, c, beam: _split(_table(r, c).flatten().argsort()[:beam].sort().values, len(c)), "not in their order"),
     (lambda r, c, beam: _split(_table(r[:1], c).flatten().argsort()[:beam], len(c)), "first path"),
     (lambda r, c, beam: _table(r, c).flatten().argsort()[:beam], "Return 2 things, in this order: parents"),
 ]
@@ -617,7 +787,7 @@ def _searched(x: Tensor, codebooks: Tensor, beam_size: int, change: str = "") ->
                 for k, codeword in enumerate(codebook):
                     error = (residual - codeword).square().sum().item()
                     ways.append((error + (before if change == "summed" else 0), residual - codeword, [*path, k], row))
-            ways.sort(key=lambda way: way[0])
+            ways.sort(key=lambda way: way[0], reverse=change == "longest")
             kept = ways[: 1 if change == "greedy" else beam_size]
             if change == "mixed up":
                 last = len(beam) - 1
@@ -631,6 +801,7 @@ WRONG["beam_encode"] = [
     (lambda x, codebooks, beam: _searched(x, codebooks, beam, "summed"), "sum of all stages"),
     (lambda x, codebooks, beam: _searched(x, codebooks, beam, "greedy"), "greedy"),
     (lambda x, codebooks, beam: _searched(x, codebooks, beam, "worst"), "worst path"),
+    (lambda x, codebooks, beam: _searched(x, codebooks, beam, "longest"), "largest=False"),
     (lambda x, codebooks, beam: _searched(x, codebooks, beam, "mixed up"), "wrong paths"),
     (lambda x, codebooks, beam: _searched(x, codebooks, beam)[:, :1], "should have shape"),
 ]

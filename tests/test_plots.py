@@ -17,6 +17,8 @@ CODEBOOK = torch.randn(16, 2, generator=generator)
 CODEBOOKS = torch.stack([torch.randn(16, 2, generator=generator) / 3**stage for stage in range(8)])
 PHOTOS = torch.rand(5, 3, 40, 64, generator=generator)
 RATES = np.array([1.0, 2.0, 4.0, 8.0])
+PATCHES = torch.rand(16, 3, 8, 8, generator=generator)
+GRID = torch.arange(40).view(5, 8) % 4  # indices of the patches of a photo
 LOSSES = {"train": [1 / (step + 1) for step in range(300)], "held_out": [1.1 / (step + 1) for step in range(300)]}
 
 ABLATION = {
@@ -78,6 +80,12 @@ PICTURES = {
     "colour cube, tall photo, 256 colours": lambda: plots.color_cube(PHOTOS[0].mT, PHOTOS[1].flatten(1).T[:256]),
     "colour cube, one colour": lambda: plots.color_cube(PHOTOS[0, :, :1, :1], torch.tensor([[2.0, 0.5, -1.0]])),
     "photos": lambda: plots.photo_row(PHOTOS, ["original", *(f"{m} stages\n2{m}.5 dB" for m in (1, 2, 4, 8))]),
+    "patches, 2 rows": lambda: plots.patch_rows({"alone": PATCHES[:12], "among": PATCHES[4:8]}, caption="Patches."),
+    "patches, 16 rows": lambda: plots.patch_rows({f"{n}": PATCHES for n in range(16)}, caption="Patches."),
+    "a codeword's places": lambda: plots.codeword_places(PHOTOS[0], GRID, 2, PATCHES[2]),
+    "a codeword's places, a large photo": lambda: plots.codeword_places(
+        torch.rand(3, 300, 450), torch.arange(2166).view(38, 57) % 5, 9, PATCHES[0]
+    ),
     "photos, long titles": lambda: plots.photo_row(PHOTOS, [40 * "long "] + 4 * ["short"]),
 }
 
@@ -142,19 +150,23 @@ def test_shows_itself_with_alternative_text_and_caption():
     assert still(figure).size == (400, 200)
 
 
+def encoded_still(figure):
+    source = re.search(r'src="data:image/webp;base64,([^"]+)"', figure._repr_mimebundle_()["text/html"])
+    return base64.b64decode(source[1])
+
+
 def still(figure):
-    source = re.search(r'src="data:image/png;base64,([^"]+)"', figure._repr_mimebundle_()["text/html"])
-    return Image.open(io.BytesIO(base64.b64decode(source[1])))
+    return Image.open(io.BytesIO(encoded_still(figure)))
 
 
-def test_still_of_a_chart_is_small_and_looks_the_same():
-    figure = plots.gradient_field(POINTS, CODEBOOK, 0.25)
-    full = np.asarray(Image.open(io.BytesIO(figure.png())), float)
-    picture = still(figure)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    assert len(buffer.getvalue()) < 100_000
-    assert np.abs(np.asarray(picture.convert("RGB"), float) - full).mean() < 0.5
+@pytest.mark.parametrize(("name", "off"), [("gradient field", 0.5), ("colour cube, 16 colours", 0)])
+def test_a_still_is_small_and_looks_as_the_live_picture(name, off):
+    figure = PICTURES[name]()
+    live = Image.open(io.BytesIO(figure.png()))
+    smallest_png = io.BytesIO()
+    live.save(smallest_png, format="PNG", optimize=True)
+    assert np.abs(np.asarray(still(figure), float) - np.asarray(live)).mean() <= off
+    assert len(encoded_still(figure)) < 0.8 * len(smallest_png.getvalue())
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 40, 64), (2, 3, 33, 7), (1, 3, 1, 1), (3, 3, 600, 400)])
@@ -181,7 +193,40 @@ def test_the_colour_cube_shows_the_rebuilt_photo_and_its_palette_from_dark_to_li
     assert np.allclose(used.get_facecolors()[:, :3], codebook)
     assert len(used.get_offsets()) == 3 and len(unused.get_offsets()) == 0
     pixels = cube.collections[-3]
-    assert len(pixels.get_offsets()) == 1280  # every second one of 2,560
+    assert len(pixels.get_offsets()) == 854  # every third one of 2,560
+
+
+def test_patches_are_exact_to_the_pixel_and_stand_in_their_rows():
+    figure = plots.patch_rows({"first": PATCHES[:3], "second": PATCHES[3:5]}, caption="Patches.")
+    for axes, patches in zip(figure.axes, (PATCHES[:3], PATCHES[3:5]), strict=True):
+        strip = axes.images[0].get_array()
+        box = axes.get_window_extent()
+        assert np.allclose([box.width, box.height], [strip.shape[1], strip.shape[0]])
+        scale = len(strip) // 8
+        for i, patch in enumerate(patches.permute(0, 2, 3, 1).numpy()):
+            left = i * (8 * scale + 8)
+            assert np.allclose(strip[:, left : left + 8 * scale], patch.repeat(scale, 0).repeat(scale, 1))
+    assert figure.axes[0].get_window_extent().y0 > figure.axes[1].get_window_extent().y1
+
+
+def test_a_codewords_places_keep_their_colours_within_a_border():
+    grid = torch.zeros(5, 8, dtype=torch.int64)
+    grid[0, 2] = grid[0, 3] = grid[4, 7] = 6
+    figure = plots.codeword_places(PHOTOS[0], grid, 6, PATCHES[2])
+    patch, places = figure.axes
+    assert np.allclose(patch.images[0].get_array(), PATCHES[2].permute(1, 2, 0))
+    shown, photo = places.images[0].get_array(), PHOTOS[0].permute(1, 2, 0).numpy()
+    kept = np.isclose(shown, photo).all(2)
+    assert kept[:8, 16:32].all() and kept[32:, 56:].all() and kept.sum() == 3 * 64
+    border = places.collections[0].get_segments()
+    assert {tuple(map(tuple, edge)) for edge in border} == {
+        *(((x, -0.5), (x + 8, -0.5)) for x in (15.5, 23.5)),
+        *(((x, 7.5), (x + 8, 7.5)) for x in (15.5, 23.5)),
+        *(((x, -0.5), (x, 7.5)) for x in (15.5, 31.5)),
+        *(((55.5, y), (63.5, y)) for y in (31.5, 39.5)),
+        *(((x, 31.5), (x, 39.5)) for x in (55.5, 63.5)),
+    }
+    assert "at 3 of 40 places, 7.5%" in figure.caption
 
 
 def test_residual_stages_keep_their_size_whatever_is_used():
@@ -285,6 +330,14 @@ def test_uses_neither_pyplot_nor_the_readers_style():
         (lambda: plots.curve({"loss": []}), "history must hold at least one value"),
         (lambda: plots.code_usage(torch.zeros(4)), r"counts must be \(K,\) and not all zero"),
         (lambda: plots.color_cube(PHOTOS), r"photo must be \(3, H, W\), got shape \(5, 3, 40, 64\)"),
+        (
+            lambda: plots.patch_rows({"a": PATCHES[:2], "b": PATCHES[:3]}, caption=""),
+            r"rows must hold at most 2 pictures of shape \(3, 8, 8\)",
+        ),
+        (
+            lambda: plots.codeword_places(PHOTOS[0], GRID[:3], 2, PATCHES[2]),
+            r"indices must cover the photo, got \(3, 8\) for 40 × 64 pixels",
+        ),
         (lambda: plots.photo_row(PHOTOS[0], ["one"]), r"images must be \(n, 3, H, W\) with n titles"),
         (lambda: plots.photo_row(PHOTOS, ["one"]), "with n titles, got .* and 1"),
     ],

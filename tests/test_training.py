@@ -136,6 +136,23 @@ def test_a_model_in_eval_mode_is_trained_too(model, images):
     assert modes == [True]
 
 
+def test_the_reconstruction_counts_as_much_as_its_weight(images):
+    def parts(weight):
+        history = fit(small_model(), images, steps=1, reconstruction_weight=weight)
+        return history["loss"][0] - history["quantizer_loss"][0], history["psnr"][0]
+
+    (once, psnr), (thrice, same_psnr), (never, _) = parts(1.0), parts(3.0), parts(0.0)
+    assert psnr == same_psnr
+    assert thrice == pytest.approx(3 * once, rel=1e-4) and never == 0
+
+
+def test_without_the_reconstruction_only_the_commitment_moves_the_network(images):
+    model, before = small_model(), state(small_model())
+    fit(model, images, steps=3, reconstruction_weight=0.0)
+    assert same(state(model.decoder), {n.removeprefix("decoder."): v for n, v in before.items() if "decoder" in n})
+    assert not torch.equal(model.encoder.to_latents.weight, before["encoder.to_latents.weight"])
+
+
 def test_an_error_in_the_callback_is_not_hidden(model, images):
     with pytest.raises(ZeroDivisionError):
         fit(model, images, steps=2, on_step=lambda history: 1 / 0)
@@ -158,6 +175,7 @@ def test_grey_images_of_a_size_that_is_not_whole_patches(images):
         ({"steps": 0}, ValueError, "steps must be a whole number"),
         ({"batch_size": 0}, ValueError, "batch_size must be a whole number"),
         ({"learning_rate": 0.0}, ValueError, "learning_rate must be above zero, got 0.0"),
+        ({"reconstruction_weight": -1.0}, ValueError, "reconstruction_weight must be .*got -1"),
         ({"learning_rate": math.nan}, ValueError, "learning_rate must be above zero, got nan"),
     ],
 )

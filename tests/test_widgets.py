@@ -1,9 +1,12 @@
+import io
 import itertools
 
 import ipywidgets
 import pytest
+import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from PIL import Image
 
 from rvq_tutorial import plots, widgets
 
@@ -149,6 +152,57 @@ def test_a_live_curve_without_a_step_shows_nothing():
     with capture_output() as captured, widgets.live_curve("loss"):
         pass
     assert captured.outputs == []
+
+
+def picture_file():
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4), (255, 0, 51)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def upload_of(name, content):
+    """An upload with this file in it, by the message that the browser would send."""
+    upload, content = widgets.Upload(), memoryview(content)
+    about = {"name": name, "type": "", "size": len(content)}
+    if ipywidgets.__version__.startswith("7"):
+        upload.button.set_state({"metadata": [about], "data": [content], "_counter": 1})
+    else:
+        upload.button.set_state({"value": [{**about, "last_modified": 0, "content": content}]})
+    return upload
+
+
+def test_an_uploaded_photo_is_read():
+    photo = upload_of("red.png", picture_file()).photo(torch.zeros(3, 1, 1))
+    assert photo.shape == (3, 4, 6)
+    assert photo[:, 0, 0].tolist() == pytest.approx([1.0, 0.0, 0.2])
+
+
+def test_without_an_upload_there_is_another_photo():
+    assert widgets.Upload().photo("another") == "another"
+
+
+def test_an_upload_that_is_no_picture_is_named():
+    with pytest.raises(ValueError, match=r"notes\.txt is none that Pillow can read"):
+        upload_of("../notes.txt", b"hello").photo(torch.zeros(3, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"a.png": {"metadata": {}, "content": b"PNG"}}, ({"name": "a.png", "content": memoryview(b"PNG")},)],
+    ids=["ipywidgets 7", "ipywidgets 8"],
+)
+def test_both_forms_of_an_uploads_value_are_understood(value):
+    assert widgets._uploaded(value) == ("a.png", b"PNG")
+    assert widgets._uploaded(type(value)()) == ("", None)
+
+
+def test_an_upload_shows_its_button_and_words_where_no_kernel_runs(shell):
+    upload = widgets.Upload()
+    with capture_output() as captured:
+        shell.display_formatter.format(upload)
+    (output,) = captured.outputs
+    assert output.data[VIEW]["model_id"] == upload.button.model_id
+    assert "photo of your own" in output.data["text/html"]
 
 
 def test_needs_only_core_widgets():

@@ -8,6 +8,7 @@ python tools/build_notebooks.py --solved DIR     write the solved edition into D
 
 import argparse
 import base64
+import io
 import os
 import re
 import sys
@@ -22,10 +23,12 @@ from editions import NOTEBOOKS, ROOT, RUN_TIME, SourceError, learner_edition, so
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from PIL import Image
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SECONDS_PER_CELL = 300
 README_PICTURE = NOTEBOOKS / "rebuilt.png"
+RUN_TIME_KEY = "run_time_seconds"  # of a notebook's metadata: what was measured when it was executed
 REMEDY = "run `make notebooks`."
 
 
@@ -49,7 +52,7 @@ def build(topic: str) -> None:
     start = time.monotonic()
     client.execute()
     seconds = time.monotonic() - start
-    notebook.metadata = metadata
+    notebook.metadata = metadata | {RUN_TIME_KEY: round(seconds, 1)}
     notebook.cells[0].source = notebook.cells[0].source.replace(RUN_TIME, _rounded(seconds))
     for cell in _code_cells(notebook):
         cell.outputs = [_still(output) for output in _joined(cell.outputs)]
@@ -69,16 +72,26 @@ def check(topic: str) -> None:
         if cell is None or wanted is None or not _agree(cell, wanted):
             start = (wanted or cell).source.partition("\n")[0]
             raise Disagreement(f"{topic}: cell {number} ({start!r}) differs from its source; {REMEDY}")
+    measured = notebook.metadata.pop(RUN_TIME_KEY, None)
     if notebook.metadata != expected.metadata:
         raise Disagreement(f"{topic}: the notebook's metadata is not what the build writes; {REMEDY}")
+    if measured is None:
+        raise Disagreement(f"{topic}: the notebook's run time was never measured; {REMEDY}")
+    number, unit = _at_any_time(expected.cells[0].source).fullmatch(notebook.cells[0].source).groups()
+    if not measured / 2 < int(number) * {"seconds": 1, "minutes": 60}[unit] < measured * 2:
+        raise Disagreement(f"{topic}: it states {number} {unit}, and {measured:g} seconds were measured; {REMEDY}")
     _refuse_faults(topic, notebook)
 
 
 def _agree(cell: NotebookNode, wanted: NotebookNode) -> bool:
     """Whether both cells are the same, outputs and the measured run time apart."""
-    source = re.escape(wanted.source).replace(re.escape(RUN_TIME), r"about \d+ (seconds|minutes)")
     same = all(cell[key] == wanted[key] for key in ("id", "cell_type", "metadata"))
-    return same and re.fullmatch(source, cell.source) is not None
+    return same and _at_any_time(wanted.source).fullmatch(cell.source) is not None
+
+
+def _at_any_time(source: str) -> re.Pattern[str]:
+    """The source with any run time where it has the marker; the groups are the number and its unit."""
+    return re.compile(re.escape(source).replace(re.escape(RUN_TIME), r"about (\d+) (seconds|minutes)"))
 
 
 def _refuse_faults(topic: str, notebook: NotebookNode) -> None:
@@ -145,7 +158,9 @@ def _overwritten(line: str) -> str:
 def _rounded(seconds: float) -> str:
     if seconds > 90:
         return f"about {round(seconds / 60)} minutes"
-    return f"about {max(5, 5 * round(seconds / 5))} seconds"
+    if seconds > 10:
+        return f"about {5 * round(seconds / 5)} seconds"
+    return f"about {max(2, round(seconds))} seconds"  # no kernel starts and ends within one
 
 
 def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -157,11 +172,13 @@ def _write(notebook: NotebookNode, path: Path) -> None:
 
 
 def _write_readme_picture(notebook: NotebookNode) -> None:
-    """Write the picture of the cell tagged "readme-picture", if there is one, as the README's."""
+    """Write the picture of the cell tagged "readme-picture", if there is one, as the README's PNG."""
     for cell in _code_cells(notebook):
         if tagged(cell, "readme-picture"):
-            (encoded,) = re.findall(r'src="data:image/png;base64,([^"]+)"', cell.outputs[0].data["text/html"])
-            _replace(README_PICTURE, base64.b64decode(encoded))
+            (encoded,) = re.findall(r'src="data:image/\w+;base64,([^"]+)"', cell.outputs[0].data["text/html"])
+            content = io.BytesIO()
+            Image.open(io.BytesIO(base64.b64decode(encoded))).save(content, format="PNG", optimize=True)
+            _replace(README_PICTURE, content.getvalue())
 
 
 def _replace(path: Path, content: bytes) -> None:

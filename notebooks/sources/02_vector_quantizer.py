@@ -37,9 +37,9 @@ _ = torch.manual_seed(0)  # the same numbers in every run
 # %% [markdown]
 # ## A lookup in the middle
 #
-# The network we are heading for has three parts. An **encoder** turns an input into a vector x. The **quantizer** puts the nearest codeword x̂ in its place. A **decoder** rebuilds the input from x̂. Only the codeword's index has to be stored.
+# The network we are heading for has three parts. An **encoder** turns an input into a vector x. The **quantizer** puts the nearest codeword x̂ in its place. A **decoder** rebuilds the input from x̂. Only the codeword's index has to be stored. (Such networks are called VQ-VAEs, after van den Oord et al. 2017. Notebook 06 builds one.)
 #
-# First the middle part alone: vectors in the plane, and 16 codewords that were drawn at random and know nothing of the data.
+# First the middle part alone: 500 vectors in the plane, along a spiral, and 16 codewords that were drawn at random and know nothing of the data. As in notebook 01, a codeword's cell is where it is the nearest; the grey codewords have no vector in theirs.
 
 # %%
 x = data.toy("spiral", 500, seed=0)
@@ -58,7 +58,7 @@ print(f"{tuple(differences.shape)}: {differences.numel():,} numbers for {len(x)}
 assert torch.equal(indices, nearest(x, codebook))
 
 # %% [markdown]
-# A real layer sees perhaps 16,384 vectors of 64 components and has 1,024 codewords. Then this table has a thousand million entries, 4 GB. Expand the square instead:
+# A real layer sees perhaps 16,384 vectors of 64 components and has 1,024 codewords. Then this table has more than a billion entries and takes 4 GB. Expand the square instead:
 #
 # $$\|x - c_k\|^2 = \|x\|^2 - 2\,x \cdot c_k + \|c_k\|^2$$
 #
@@ -90,32 +90,35 @@ check.nearest_code(nearest_code)
 #
 # ### What is wrong here? · Far from home
 #
-# `torch.cdist` gives a table of distances, and it uses the same matrix product. Below, the vectors and the codewords are all moved by 1,000 along every axis. That changes no difference between any two of them. Before you run the cell: how many of the indices change?
+# `torch.cdist` gives a table of distances, and it uses the same matrix product. Below, the vectors and the codewords are all moved along every axis, by 1 to 1,000. That changes no difference between any two of them. Before you run the cell: how many of the indices change?
 
 # %%
 vectors, codewords = torch.randn(2000, 8), torch.randn(256, 8)
-moved = vectors + 1000, codewords + 1000
-exact = nearest(moved[0].double(), moved[1].double())
+distances, shares = [1, 4, 16, 64, 256, 1000], {"torch.cdist": [], "nearest": []}
+for distance in distances:
+    moved = vectors + distance, codewords + distance
+    exact = nearest(moved[0].double(), moved[1].double())
+    shares["torch.cdist"].append((torch.cdist(*moved).argmin(1) != exact).double().mean().item())
+    shares["nearest"].append((nearest(*moved) != exact).double().mean().item())
+plots.lines(distances, shares, xlabel="distance moved along each axis", ylabel="share of wrong indices", log_x=True)
 
-wrong = (torch.cdist(*moved).argmin(1) != exact).double().mean().item()
-at_home = (torch.cdist(vectors, codewords).argmin(1) != nearest(vectors, codewords)).double().mean().item()
-print(f"wrong before the move: {at_home:.1%}, after it: {wrong:.0%}")
-assert at_home < 0.01 and wrong > 0.2
+# %%
+assert shares["torch.cdist"][0] < 0.01 and shares["torch.cdist"][-1] > 0.2
 
 # %% [markdown]
 # The formula is right and the arithmetic is not. Far out, the scores are around 8 · 1000² / 2 = 4,000,000 and differ by about 1. A float32 has some seven digits, so what decides is rounded away.
 #
-# **The mend.** Take the codebook's mean off both sides before the product. Differences stay the same, and the numbers are small again. `nearest` does that:
+# **The mend.** Take the codebook's mean off both sides before the product. Differences stay the same, and the numbers are small again. `nearest` does that, and stays right:
 
 # %%
-assert (nearest(*moved) != exact).double().mean() < 0.001
+assert max(shares["nearest"]) < 0.001
 
 # %% [markdown]
 # ## A staircase has no slope
 #
 # Now backwards. In one dimension a lookup can be drawn. The codewords are −1, 0 and 1, and x runs along the axis.
 #
-# Behind the lookup stands a loss: how far is x̂ from the target 0.9? At x = 0.3 the nearest codeword is 0, and going on to the right would help: beyond 0.5 the codeword 1 takes over, and it is much closer to the target.
+# Behind the lookup stands a loss: how far is x̂ from the target 0.9, squared? At x = 0.3 the nearest codeword is 0, and going on to the right would help: beyond 0.5 the codeword 1 takes over, and it is much closer to the target.
 
 # %%
 levels = torch.tensor([[-1.0], [0.0], [1.0]])
@@ -132,7 +135,7 @@ for step in (0.001, 0.01, 0.1):
     assert slope == 0
 
 # %% [markdown]
-# A **finite difference** is the plainest way to measure a slope: step a little to both sides, and divide the change by the distance. Here nothing changes, so the slope is 0. It is 0 everywhere but at the borders between cells, and there it doesn't exist.
+# A **finite difference** is the plainest way to measure a slope: step a little to both sides, and divide the change by the distance. Here nothing changes, so the slope is 0. It is 0 everywhere except at the borders between cells, where the lookup jumps and has no slope.
 
 # %%
 plots.staircase(levels, target=0.9)
@@ -187,7 +190,7 @@ def predicted_slopes():
 check.predicted_slopes(predicted_slopes)
 
 # %% [markdown]
-# Autograd's answer. Note where the slope is taken: at the codeword, x̂ = 0, not at x = 0.3.
+# Now autograd's answer. `torch.autograd.grad(loss, x)` returns, in a tuple, the gradient that `loss.backward()` would add to `x.grad`. Note where the slope is taken: at the codeword, x̂ = 0, not at x = 0.3.
 
 # %%
 (slope,) = torch.autograd.grad(loss, number)
@@ -207,7 +210,7 @@ def believed(x):
 widgets.explore(believed, x=[-1.2, -0.7, -0.3, 0.0, 0.3, 0.45, 0.7, 1.2])
 
 # %% [markdown]
-# `straight_through` in the package says the same in another order. In floating point x + (x̂ − x) is not always exactly x̂; the package's is.
+# `straight_through` in the package says the same in another order, x̂ + (x − sg[x]). In floating point x + (x̂ − x) is not always exactly x̂, but x − x is always exactly 0.
 
 # %%
 quantized = codebook[nearest(x, codebook)]
@@ -259,7 +262,7 @@ def finite_differences(function, tensor, step=1e-6):
 
 
 # %% [markdown]
-# Now two functions of the encoder's weight W. The **true** one looks the codewords up anew for every W. The **pretended** one freezes the error e = x̂ − x where W is now, and takes x + e for x̂.
+# The picture below compares two functions of the encoder's weight W with what autograd says. The **true** one looks the codewords up anew for every W. The **pretended** one freezes the error e = x̂ − x where W is now, and takes x + e for x̂.
 
 
 # %%
@@ -315,7 +318,7 @@ print(f"norm of the true one, by finite differences: {truth.norm():.3f}")
 assert by_codebook is None and truth.norm() > 1e-3
 
 # %% [markdown]
-# None. Here it is straight-through that hides something: moving a codeword does change x̂, so the true gradient isn't zero. But the value of x̂ was put in with sg, and all the gradient went to x. "The embeddings receive no gradients from the reconstruction loss", as the VQ-VAE paper puts it (van den Oord et al. 2017, section 3.2). So the codebook needs a loss of its own.
+# None. Here it is straight-through that hides something: moving a codeword does change x̂, so the true gradient isn't zero. But the value of x̂ was put in with sg, and all the gradient went to x. The paper that introduced the VQ-VAE says so of its codebook as well (van den Oord et al. 2017, section 3.2). So the codebook needs a loss of its own.
 #
 # ### Two losses, one number
 #
@@ -446,19 +449,25 @@ print("same gradients by x and by the codebook")
 # %% [markdown]
 # ### What is wrong here? · The batch that shouts
 #
-# `F.mse_loss` takes a mean. Suppose that a quantizer sums instead, beside a reconstruction loss that is a mean. Below, the batch is repeated 4 and 16 times: the same vectors, so nothing about the task changes. Predict the last column.
+# `F.mse_loss` takes a mean. Suppose that a quantizer sums instead, beside a reconstruction loss that is a mean. Below, the batch is repeated 2 to 16 times: the same vectors, so nothing about the task changes. Predict both curves.
 
 # %%
-print("vectors   mean   sum")
-for copies in (1, 4, 16):
+sizes, commitment = [], {"sum": [], "mean": []}
+for copies in (1, 2, 4, 8, 16):
     batch = x.detach().repeat(copies, 1)
     chosen = theirs.codebook[nearest(batch, theirs.codebook)].detach()
-    mean, total = F.mse_loss(batch, chosen), F.mse_loss(batch, chosen, reduction="sum")
-    print(f"{len(batch):7}  {mean:5.3f}  {total:4.0f}")
-    assert torch.isclose(mean, theirs(x).commitment_loss) and torch.isclose(total, mean * batch.numel(), rtol=1e-4)
+    sizes.append(len(batch))
+    for reduction, losses in commitment.items():
+        losses.append(F.mse_loss(batch, chosen, reduction=reduction).item())
+plots.lines(sizes, commitment, xlabel="vectors in the batch", ylabel="commitment loss", log_x=True)
+
+# %%
+mean = theirs(x).commitment_loss.item()
+assert all(abs(loss / mean - 1) < 1e-4 for loss in commitment["mean"])
+assert all(abs(loss / (2 * size * mean) - 1) < 1e-4 for loss, size in zip(commitment["sum"], sizes, strict=True))
 
 # %% [markdown]
-# The sum grows with the batch. The reconstruction loss doesn't, so the balance between them moves: whoever takes a batch 16 times as large has made the quantizer's losses 16 times as important, and learns of it from a worse picture. The slip exists the other way round too: pythae (0.1.2) takes the quantizer's losses as means and sums the reconstruction error over the pixels, so there the balance changes with the size of the image.
+# The sum grows with the batch. The reconstruction loss doesn't, so the balance between them moves: whoever takes a batch 16 times as large has made the quantizer's losses 16 times as important, and learns of it from a worse picture. The slip exists the other way round too: pythae, a library of autoencoders (version 0.1.2), takes the quantizer's losses as means and sums the reconstruction error over the pixels, so there the balance changes with the size of the image.
 #
 # **The mend.** Means everywhere, in the quantizer over all that was quantized.
 #
@@ -472,6 +481,19 @@ layer = VectorQuantizer(64, 16, channel_dim=1, codebook_update="gradient", dead_
 output = layer(features)
 print(f"quantized {tuple(output.quantized.shape)}, indices {tuple(output.indices.shape)}, {layer.bits:.0f} bits each")
 assert output.quantized.shape == features.shape and output.indices.shape == (1, 8, 8) and layer.bits == 4
+
+# %% [markdown]
+# The plainest features are colours: 3 channels, and a vector at every pixel. With a palette from notebook 01 as its codebook, the same layer does to a photo what `encode` and `decode` did there:
+
+# %%
+photo = data.photos().held_out["coffee"][:, ::4, ::4]
+layer = VectorQuantizer(3, 16, channel_dim=1, codebook_update="gradient", dead_code_threshold=0)
+layer.codebook.data.copy_(kmeans(photo.flatten(1).T, 16).centroids)
+output = layer(photo[None])
+index_map = (output.indices / 15).expand(3, -1, -1)  # 0 is black and 15 white
+caption = "In the middle the indices, drawn as greys. Look at the cup: neighbouring colours may have any two indices."
+titles = ["features (3, H, W)", "indices (H, W)", "quantized (3, H, W)"]
+plots.photo_row(torch.stack([photo, index_map, output.quantized[0].detach()]), titles, caption=caption)
 
 # %% [markdown]
 # ### What is wrong here? · The classic snippet
@@ -529,7 +551,7 @@ check.quantize_features(quantize_features)
 # %% [markdown]
 # ## β: who walks towards whom
 #
-# Back to the plane. The package draws where the losses pull: an arrow at a codeword is the pull of the codebook loss, an arrow at a vector that of the commitment loss. First, that these arrows are what autograd says:
+# Back to the plane. The package draws where the losses pull: an arrow at a codeword is the pull of the codebook loss, an arrow at a vector that of the commitment loss. Before we trust the arrows, a check that they are the gradients, turned round, that autograd gives:
 
 # %%
 points, start = data.toy("spiral", 300, seed=0), torch.randn(32, 2)
@@ -588,7 +610,7 @@ for beta in (0.0, 0.25, 1.0):
 #
 # ### What is wrong here? · β on the wrong term
 #
-# taming-transformers, from which much code was copied, weights the other loss. Everything trains, so nothing looks wrong. What do you expect at β = 0.25?
+# taming-transformers, the code of a well-known image model (VQGAN) from which much was copied, weights the other loss. Everything trains, so nothing looks wrong. What do you expect at β = 0.25?
 
 
 # %%
@@ -702,16 +724,16 @@ def held_out_error(cut, beta, steps=300):
 # %%
 errors = {
     "straight-through": held_out_error(cut=False, beta=0.25),
-    "cut": held_out_error(cut=True, beta=0.25),
-    "cut, and β = 0": held_out_error(cut=True, beta=0.0),
+    "gradient cut": held_out_error(cut=True, beta=0.25),
+    "gradient cut, β = 0": held_out_error(cut=True, beta=0.0),
 }
 nothing = F.mse_loss(train.mean(0).expand_as(held_out), held_out).item()
-assert errors["straight-through"] < 0.3 * nothing and errors["cut"] > 0.8 * nothing
-assert errors["straight-through"] < 0.8 * errors["cut, and β = 0"]
+assert errors["straight-through"] < 0.3 * nothing and errors["gradient cut"] > 0.8 * nothing
+assert errors["straight-through"] < 0.8 * errors["gradient cut, β = 0"]
 plots.bars(errors | {"rebuilding the mean": nothing}, label="held-out mean squared error")
 
 # %% [markdown]
-# With the pretended gradient the error is below a third of what rebuilding nothing but the mean would give. Without it, the commitment loss is all that the encoder hears: it pulls every vector to its codeword, nothing pulls them apart, and in the end they say nothing about the input. Without the commitment loss too, the encoder stays the random one it was at the start. Quantizing that still works in part, and clearly less well.
+# With the pretended gradient the error is below a third of what rebuilding nothing but the mean would give. Without it, the commitment loss is all that the encoder hears: it pulls every vector to its codeword, nothing pulls them apart, and in the end they say nothing about the input. Without the commitment loss too, the encoder stays the random one it was at the start. Quantizing its outputs still works in part, and clearly less well.
 #
 # The bet pays, here and in every VQ-VAE. The gradient is taken at the codeword and used at x, so it fits the worse the farther the two are apart. Keeping them close is what the commitment loss is for.
 #

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 03 · Why do most codewords die?
 #
-# **The question.** Ask for 64 codewords, train, and find that half a dozen of them do all the work. Nearly everybody who trains a vector quantizer meets this first. It is called **codebook collapse**. Why does it happen, and what helps?
+# **The question.** Ask for 64 codewords, train, and find that a handful of them do all the work. Nearly everybody who trains a vector quantizer meets this first. It is called **codebook collapse**. Why does it happen, and what helps?
 #
 # **You will be able to**
 # - measure how well a codebook is used, over a whole set, and say how the same number per batch misleads;
@@ -50,7 +50,7 @@ _ = torch.manual_seed(0)  # the same numbers in every run
 def patches(split, num_crops, seed):
     """Patches of photo crops of 64 × 64 pixels, one a row: (256 · num_crops, 48)."""
     crops = data.photo_crops(64, num_crops, seed, split)
-    return F.unfold(crops, kernel_size=4, stride=4).transpose(1, 2).flatten(0, 1)
+    return F.unfold(crops, kernel_size=4, stride=4).transpose(1, 2).flatten(0, 1)  # unfold cuts, each patch a column
 
 
 train, held_out = patches("train", 64, seed=0), patches("held_out", 24, seed=1)
@@ -72,14 +72,14 @@ def network(dim, codebook_size=64, seed=0, **settings):
 
 
 # %% [markdown]
-# And the training loop. The reconstruction's error is divided by the variance of the patches, so that 1 means "no better than grey". To look back later, `learn` hands out copies of the network at the steps named in `keep`.
+# And the training loop. The reconstruction's error is divided by the variance of the patches, so that 1 means "no better than one and the same grey for all". To look back later, `learn` hands out copies of the network at the steps named in `keep`.
 
 
 # %%
 def learn(network, keep=(), steps=300):
     """Train on random batches of 128 patches -> {step: a copy of the network as it was before that step}."""
     encoder, quantizer, decoder = network.train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, fused=True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, fused=True)  # fused: the same, in fewer steps
     kept = {}
     for step in range(steps):
         if step in keep:
@@ -110,7 +110,7 @@ path = learn(plain, keep=[0, 5, 10, 20, 40, 80, 160])
 cells(plain, title="After 300 steps")
 
 # %% [markdown]
-# There it is. A handful of codewords stand in the data and divide it among themselves. The grey ones are **dead**: no vector chooses them. We pay 6 bits a patch, and most of what they could name is never named.
+# There it is: look at the colours of the crosses. A handful of codewords stand in the data and divide it among themselves. The grey ones are **dead**: no vector chooses them. We pay 6 bits a patch, and most of what they could name is never named.
 #
 # ## Count them, all of them
 #
@@ -163,7 +163,7 @@ plots.code_usage(torch.bincount(indices, minlength=64))
 # %% [markdown]
 # ### Perplexity
 #
-# A number that counts codewords by their weight is the **perplexity**. Let $p_k$ be the share of the vectors that choose codeword k. Their entropy $H$ says how many bits an index really tells us, and the perplexity says how many codewords, all used equally, would tell as much (Shannon 1948; Cover & Thomas, section 2.1, for $H$):
+# A number that counts codewords by their weight is the **perplexity**. Let $p_k$ be the share of the vectors that choose codeword k. Their entropy $H$ says how many bits an index really tells us, and the perplexity says how many codewords, all used equally, would tell as much (Shannon 1948; Cover & Thomas, eq. 2.1, for $H$):
 #
 # $$H = -\sum_k p_k \log_2 p_k, \qquad \text{perplexity} = 2^H$$
 #
@@ -207,7 +207,7 @@ curves = {name: [batch_perplexity(source, size) for size in sizes] for name, sou
 plots.lines(sizes, curves, xlabel="vectors in the batch", ylabel="mean perplexity of a batch", log_x=True)
 
 # %% [markdown]
-# The perfect codebook has perplexity 64, and a batch of 64 shows 36.5. A batch can't tell a codebook that is badly used from one that it is too small to see. Real batches are worse still. They hold neighbouring patches of a few photos, and those resemble each other:
+# The perfect codebook has perplexity 64, and a batch of 64 shows 36.5. A small batch shows a low perplexity in either case, whether the codebook is badly used or the batch can't hold more of it. Real batches mislead still more. They hold neighbouring patches of a few photos, and those resemble each other:
 
 # %%
 whole = metrics.perplexity(indices, 64)
@@ -312,7 +312,7 @@ assert torch.equal(quantizer.codebook, by_hand)
 print(told(report(started)))
 
 # %% [markdown]
-# At step 0 nearly every codeword is in use. Now train, and measure along the way:
+# At step 0 nearly every codeword is in use. (The error is large because the decoder has learned nothing yet.) Now train, and measure along the way:
 
 # %%
 assert report(started)["usage"] > 0.9
@@ -365,7 +365,7 @@ def textbook_step(codebook, sums, counts, x, decay=0.99):
 #
 # $$c = c_{\text{old}} + \frac{1 - \gamma}{\bar n} \sum_{i=1}^{n} \left(x_i - c_{\text{old}}\right)$$
 #
-# A codeword moves by its vectors' errors. It needs no sum, only itself and n̄. Our package keeps it so, and in place of n̄ it keeps the average **usage** of each codeword, its share of all vectors, which doesn't depend on the size of the batch: n̄ is that share times the number of vectors in a batch.
+# A codeword moves by its vectors' errors. It needs no sum, only itself and n̄. Our package keeps it so, and in place of n̄ it keeps an average of each codeword's *share* of all vectors, which doesn't depend on the size of the batch: n̄ is that share times the number of vectors in a batch. In code this share is called `usage`, one number for each codeword; the usage of a whole codebook, above, counted how many of these are above 0.
 #
 # ### Exercise 3 · Implement · ★★☆ · 7 minutes
 #
@@ -502,7 +502,7 @@ assert declared[64] == (0, 0) and 0.2 < declared[256][0] < 0.8 and declared[1024
 #
 # ### What is wrong here? · The restart that does nothing
 #
-# EnCodec's training step, with the threshold mended and in our words: choose indices, restart the dead, update both averages, divide. Read it closely. The state it runs on has many dead codewords, and all bookkeeping is in order.
+# EnCodec's training step, with the threshold mended and in our words: choose indices, restart the dead, update both averages, divide. Read it closely. The state it runs on has many dead codewords, and its sums and counts belong together. Afterwards, where should the codewords stand that were dead?
 
 
 # %%
@@ -547,7 +547,7 @@ assert dead.sum() >= 8 and lasting.sum() == 0
 # The test fails. Not one restart took effect. The step runs without error and the loss falls, so nobody notices; the check of the next exercise does:
 
 # %%
-judge = check.restarting_step
+judge = check.restarting_step  # the check of exercise 4, here on a function that isn't yours
 judge(encodec_step)
 
 # %% [markdown]
@@ -578,7 +578,7 @@ def restarting_step(codebook, sums, counts, x, decay=0.99, threshold=0.1):
 check.restarting_step(restarting_step)
 
 # %% [markdown]
-# Now the package. It keeps no sums, so there is no second copy that could overwrite a restart. In each step it moves by EMA, then restarts, as our `restart_dead` does. We let it run, on data of which it used to know a wider cloud, and do the bookkeeping by hand beside it. In every step those codewords must stand on a vector of the batch that are dead by our count, and no others.
+# Now the package. It keeps no sums, so there is no second copy that could overwrite a restart. In each step it moves by EMA, then restarts, as our `restart_dead` does. We let it run on a cloud of data half as wide as the one it was fitted to, and keep the usage by hand beside it. In every step, the codewords that are dead by our count must stand on a vector of the batch, and no others.
 
 # %%
 wide = 2 * torch.randn(1024, 2)
@@ -602,7 +602,7 @@ plots.voronoi(torch.randn(2000, 2), layer.codebook, title="After 300 steps of Ve
 # %% [markdown]
 # ## What does each repair buy?
 #
-# Three repairs can be on or off, eight combinations. We train every one from five seeds, which fix the starting weights, the codebook and the batches. Forty networks; each is small, so this takes a while but not long.
+# Three repairs can be on or off, eight combinations. We train every one from five seeds, which fix the starting weights, the codebook and the batches. Forty networks, each of them small: this takes some seconds.
 #
 # An experiment that switches parts off to see what they were good for is called an **ablation**. Before you look: which single repair would you keep?
 
@@ -709,7 +709,7 @@ assert usage[300] > 2 * report(plain)["usage"]
 #
 # ### Exercise 5 · Explore · ★★★ · 8 minutes
 #
-# A codeword that has just been restarted counts as one of average use. Suppose that no vector chooses it any more. In every step its usage is multiplied by the decay, until it falls below the threshold times the average. After how many steps does that happen? Try some decays with a loop, find the law, and write it without one.
+# A codeword that has just been restarted counts as one of average use; call that a usage of 1. Suppose that no vector chooses it any more. In every step its usage is multiplied by the decay, until it falls below the threshold, which is measured in units of the average too. After how many steps does that happen? Try some decays with a loop, find the law, and write it without one.
 
 
 # %% tags=["exercise"]
@@ -769,7 +769,8 @@ def compared(codebook_size):
         images.append(rebuild(networks[way, codebook_size]))
         perplexity = reports[way, codebook_size]["perplexity"]
         titles.append(f"{way}, {metrics.psnr(images[-1], photo):.1f} dB\nperplexity {perplexity:.1f}")
-    return plots.photo_row(torch.stack(images), titles)
+    caption = "Perplexity says how many codewords, equally used, would tell as much: compare it with K, and compare the pictures."
+    return plots.photo_row(torch.stack(images), titles, caption=caption)
 
 
 widgets.explore(compared, codebook_size=SIZES)

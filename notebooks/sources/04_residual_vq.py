@@ -49,10 +49,23 @@ _ = torch.manual_seed(0)  # the same numbers in every run
 # %% [markdown]
 # ## The wall
 #
-# Take patches of 4 × 4 pixels: vectors of 48 components. A codebook of 256 codewords spends 8 bits on a patch, half a bit on a pixel, and what it rebuilds is coarse. So let us spend more. Each bit doubles the codewords:
+# Take patches of 4 × 4 pixels: vectors of 48 components. `F.pixel_unshuffle(photo, 4)` makes 48 channels of them, (3, H, W) → (48, H/4, W/4), and `F.pixel_shuffle` puts them back. A codebook of 256 codewords, fitted on patches of the training photos, spends 8 bits on a patch, half a bit on a pixel:
 
 # %%
 photos = data.photos()
+patches = F.pixel_unshuffle(data.photo_crops(size=64, n=64, seed=0), 4)  # (64, 48, 16, 16)
+codebook = kmeans(patches.movedim(1, -1).flatten(0, 2), 256, num_iters=10).centroids
+
+eye = photos.held_out["chelsea"][:, 64:160, 120:248]
+indices = nearest(F.pixel_unshuffle(eye, 4).movedim(0, -1), codebook)
+rebuilt = F.pixel_shuffle(codebook[indices].movedim(-1, 0), 4)
+titles = ["original, 24 bits a pixel", f"½ bit a pixel, {metrics.psnr(eye, rebuilt):.1f} dB"]
+plots.photo_row(torch.stack([eye, rebuilt]), titles, caption="A photo not fitted on. Look at the squares: patches.")
+
+# %% [markdown]
+# That is coarse. So let us spend more. Each bit doubles the codewords:
+
+# %%
 patches_there_are = sum(photo[0].numel() for photo in photos.train.values()) // 4**2
 for bits in (8, 16, 24, 32):
     print(f"{bits:2} bits: {2**bits:13,} codewords, {4 * 48 * 2**bits / 1e6:13,.2f} MB")
@@ -183,7 +196,7 @@ plots.residual_stages(held_out, codebooks, num_quantizers=4)
 #
 # ## Any number of stages will do
 #
-# Rebuilding is adding. Nothing says that all the terms must have arrived: the first stages alone give a coarser x̂. Such a beginning of the list of indices is called a **prefix**. A radio that loses half of the packet still plays.
+# Rebuilding is adding. Nothing says that all the terms must have arrived: the first stages alone give a coarser x̂. Such a beginning of the list of indices is called a **prefix**. When the end of a packet is lost, a radio can still play what came before it.
 
 
 # %%
@@ -367,7 +380,7 @@ widgets.explore(
 #
 # ### Exercise 4 · Explore · ★★☆ · 8 minutes
 #
-# A device has room for `memory` numbers, and a vector may take `bits` bits. Among all splits into M equal stages of K = 2^(bits / M) codewords, which one that fits leaves the least error? Find the law in the table above (or measure more splits), and write it as a function.
+# A device has room for `memory` numbers, and a vector may take `bits` bits. Among all splits into M equal stages of K = 2^(bits / M) codewords, which one that fits leaves the least error? M must divide `bits`, and some split always fits. Find the law in the table above (or measure more splits), and write it as a function.
 
 
 # %% tags=["exercise"]
@@ -382,7 +395,7 @@ def best_split(dim, bits, memory):
 
 
 # %% [markdown] tags=["hint"]
-# Down the table, as M grows, the error only rises and the memory only falls. So walk through it from the top and stop at the first split that fits. M must divide `bits`, and the memory is M · K · dim.
+# Down the table, as M grows, the error only rises and the memory only falls. So walk through it from the top and stop at the first split that fits. The memory is M · K · dim.
 
 # %%
 check.best_split(best_split)
@@ -393,7 +406,7 @@ check.best_split(best_split)
 # In a network an encoder stands before the quantizer and learns through it. Which gradients should come out of M stages?
 #
 # - **Of the output.** Notebook 02's pretence is x̂ = x + a constant. It doesn't ask how x̂ was found. So the Jacobian of x̂ by x, all slopes in one table, is the *identity*, whatever M.
-# - **Of the commitment loss.** Each stage has a term ‖r_m − sg[c]‖², and r_m = x − (codewords, held still). So *every* stage pulls x towards what it and the stages before it rebuild.
+# - **Of the commitment loss.** Each stage has a term ‖r_m − sg[c]‖² (Défossez et al. 2022, section 3.4), and r_m = x − (codewords, held still). So *every* stage pulls x towards what it and the stages before it rebuild.
 #
 # The obvious way to write this is to call a quantizer layer M times in a row. Here are two libraries' versions of that. In both, the values are right: indices, sum, losses. The fault is in the gradient, and nothing ever crashes.
 #
@@ -467,7 +480,7 @@ plots.gradient_check(believed, {"commitment loss of all stages": measured})
 assert (measured - believed).norm() > 0.1 * measured.norm()
 
 # %% [markdown]
-# This was reported to both libraries that had it (vector-quantize-pytorch's issue 33, EnCodec's issue 25), with a mend of one word: subtract `quantized.detach()`. One of them did just that.
+# This was reported to both libraries that had it: EnCodec (issue 25) and vector-quantize-pytorch (issue 33), which many PyTorch projects use. The mend that was proposed is one word: subtract `quantized.detach()`. The second library did just that.
 #
 # ### What is wrong here? · The loud decoder
 #
@@ -497,7 +510,7 @@ assert min(commitment_pulls(summed_stages)) > 1e-5
 # %% [markdown]
 # All stages pull now, and whatever gradient the decoder sends arrives at the encoder M times as large. It looks like a learning rate that is M times too high for the encoder, and a commitment loss M times too weak beside it. Change the number of quantizers, and the balance of the losses changes with it. (The library's default pretence is another one, the rotation trick; its gradient is multiplied in much the same way.)
 #
-# Both are one decision too few: *where* does straight-through belong? Audiocraft, EnCodec's successor, gets it right, with a comment that points to the bug report.
+# Both loops leave the same question unasked: *where* does straight-through belong, in each stage or around them all? Audiocraft, EnCodec's successor, gets it right, with a comment that points to the bug report.
 #
 # ### Exercise 5 · Repair · ★★★ · 10 minutes
 #
@@ -606,10 +619,9 @@ assert torch.equal(layer.decode(layer.encode(features)), output.quantized)
 # %% [markdown]
 # ## Photos
 #
-# Patches can be had in the same layout: `F.pixel_unshuffle(photo, 4)` makes 48 channels of every 4 × 4 pixels, and `F.pixel_shuffle` puts them back. Eight stages, fitted on patches of the training photos: once with 16 codewords a stage, once with 256. This takes some seconds.
+# The patches of the beginning have this layout already. Eight stages, fitted on them: once with 16 codewords a stage, once with 256. This takes some seconds.
 
 # %%
-patches = F.pixel_unshuffle(data.photo_crops(size=64, n=64, seed=0), 4)
 print("patches", tuple(patches.shape))
 quantizers = {
     size: ResidualVectorQuantizer(48, size, num_quantizers=8, channel_dim=1).fit(patches).eval() for size in (16, 256)
@@ -627,14 +639,15 @@ def rebuild(photo, codebook_size, num_quantizers):
 # A photo that none of them was fitted on, from 1, 2, 3, 4 and 8 stages:
 
 # %%
-cat = photos.held_out["chelsea"][:, 40:232, 120:344]
+cat = photos.held_out["chelsea"][:, 84:212, 136:312]
 stages = (1, 2, 3, 4, 8)
 versions = [rebuild(cat, 256, m) for m in stages]
 titles = [
     f"{m} of 8 stages, {metrics.bits_per_pixel(256, m, stride=4):g} bits a pixel\n{metrics.psnr(cat, version):.1f} dB"
     for m, version in zip(stages, versions, strict=True)
 ]
-plots.photo_row(torch.stack([cat, *versions]), ["original\n24 bits a pixel", *titles])
+caption = "Look at the bottom, where the nose begins: the first stage paints parts of it red, and the later stages take that back."
+plots.photo_row(torch.stack([cat, *versions]), ["original\n24 bits a pixel", *titles], caption=caption)
 
 # %%
 curves = {}
@@ -647,7 +660,7 @@ for name, photo in photos.held_out.items():
 plots.quality(curves, title="Three held-out photos, one to eight stages")
 
 # %% [markdown]
-# Look at the nose: the first stage paints parts of it red, since among its 256 codewords none was nearer, and the later stages take that back. Each stage sharpens each photo: 8 stages are more than 7 dB better than one. The eight codebooks hold 98,304 numbers, 0.4 MB. One codebook for the same 64 bits a patch would need 2⁶⁴ codewords.
+# Where the nose begins, none of the first stage's 256 codewords was nearer than a red one. Each stage sharpens each photo: 8 stages are more than 7 dB better than one. The eight codebooks hold 98,304 numbers, 0.4 MB. One codebook for the same 64 bits a patch would need 2⁶⁴ codewords.
 #
 # The curves flatten: the second stage wins more than twice as much as the eighth, for the same 8 bits a patch. What can be won at best when nothing but noise is left? That is the question of notebook 05. Try all of it on the photo:
 
@@ -661,6 +674,7 @@ widgets.explore(
             f"{metrics.bits_per_pixel(codebook_size, num_quantizers, stride=4):g} bits a pixel\n"
             f"{metrics.psnr(cat, rebuild(cat, codebook_size, num_quantizers)):.1f} dB",
         ],
+        caption=f"Stages used: {num_quantizers} of 8, each of {codebook_size} codewords. When do you see no difference?",
     ),
     codebook_size=[16, 256],
     num_quantizers=[1, 2, 3, 4, 6, 8],
@@ -723,7 +737,7 @@ assert fitted_on > 1 and never_seen < fitted_on / 2
 #
 # <details><summary>Answer</summary>
 #
-# No. They add up to a part of the residual r₃, a small vector near the origin, and nothing says where x was. Prefixes work because each stage builds on those before it; suffixes don't, and a missing middle stage costs as much as its codeword is long.
+# No. They add up to a part of the residual r₃, a small vector near the origin, and nothing says where x was. "Half of the indices, so half of the picture" takes all stages for alike, but the first one carries most. Prefixes work because each stage builds on those before it; suffixes don't, and a missing middle stage costs as much as its codeword is long.
 #
 # </details>
 #

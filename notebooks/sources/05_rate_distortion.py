@@ -83,13 +83,19 @@ def distortion(x, codebook):
 
 
 numbers, unseen_numbers = torch.randn(20_000, 1), torch.randn(20_000, 1)
-for levels, by_max in [(2, 0.3634), (4, 0.1175), (8, 0.03454)]:
-    error, bound = distortion(unseen_numbers, kmeans(numbers, levels).centroids), 1 / levels**2
-    print(f"{levels} levels: {error:.4f}, Max {by_max:.4f}, Shannon {bound:.4f}: {error / bound:.2f} times the bound")
-    assert abs(error / by_max - 1) < 0.04
+by_kmeans = [distortion(unseen_numbers, kmeans(numbers, levels).centroids) for levels in (2, 4, 8)]
+by_max, line = [0.3634, 0.1175, 0.03454], [metrics.shannon_distortion(rate) for rate in (1, 2, 3)]
+for error, wanted, least in zip(by_kmeans, by_max, line, strict=True):
+    print(f"k-means {error:.4f}, Max {wanted:.4f}, Shannon {least:.4f}: {error / least:.2f} times the bound")
+plots.rate_distortion({"scalar, by k-means": ([1, 2, 3], by_kmeans)}, bound=([1, 2, 3], line), title="Number by number")
+
+# %%
+assert all(abs(error / wanted - 1) < 0.04 for error, wanted in zip(by_kmeans, by_max, strict=True))
+distances = [error / least for error, least in zip(by_kmeans, line, strict=True)]
+assert 1.35 < distances[0] < 1.55 and distances[0] + 0.2 < distances[1] < distances[2] - 0.2
 
 # %% [markdown]
-# Our k-means agrees with Max within 4 %, and both lie well above Shannon: some 1.45 times at one bit, and the distance grows with the rate.
+# Our k-means agrees with Max within 4 %, and both lie well above Shannon: some 1.45 times at one bit, and the distance grows with the rate. (On a logarithmic scale a constant *factor* is a constant distance.)
 #
 # What do vectors change, if their components have nothing to do with each other? Spend one bit per dimension: 2 codewords for 1 component, 4 for 2, 16 for 4, 256 for 8.
 
@@ -134,7 +140,7 @@ bound = torch.tensor([metrics.shannon_distortion(rate) for rate in STAGES])
 plots.rate_distortion({"residual": (STAGES, greedy)}, bound=(STAGES, bound), title="16 codewords a stage, held out")
 
 # %% [markdown]
-# The error bars are standard deviations over the seeds, and hardly to be seen. Both lines are nearly straight, but they are not parallel: a stage divides the error by some 2.5, and Shannon's bit by 4.
+# The error bars are standard deviations over the seeds, and hardly to be seen. On this logarithmic scale both lines are nearly straight, but they are not parallel: a stage divides the error by some 2.5, and Shannon's bit by 4.
 #
 # To say how far apart they are, turn the formula round. An error D needs at least R(D) = ½ log₂(σ²/D) bits per dimension. What we spend beyond that is **wasted**:
 
@@ -181,10 +187,9 @@ sums = rvq.decode(torch.cartesian_prod(*[torch.arange(16)] * 3))
 best = (held_out - sums[nearest(held_out, sums)]).square().mean(1)
 found = (held_out - rvq.decode(rvq.encode(held_out, num_quantizers=3))).square().mean(1)
 missed = (found > best + 1e-6).double().mean().item()
-print(
-    f"greedy misses the best sum for {missed:.0%} of the vectors; mean error {found.mean():.4f}, best {best.mean():.4f}"
-)
 assert missed > 0.4 and found.mean() > 1.15 * best.mean()
+errors = {"greedy": found.mean(), "best of all sums": best.mean()}
+plots.bars(errors, label="mean squared error after 3 stages", title=f"Greedy misses the best sum in {missed:.0%}")
 
 # %% [markdown]
 # Not rare at all. But trying all sums is just the big codebook again, 16ᴹ of them.
@@ -217,7 +222,7 @@ check.best_ways(best_ways)
 # %% [markdown]
 # ### What is wrong here? · The wider beam that doesn't help
 #
-# And here is a whole beam search, all vectors at once, as it can be found in the wild. A path's score is the error of its stages. It runs, and beams beat greedy. Read it, then predict: if the beam is so wide that *every* path is kept, is the result the best sum?
+# And here is a whole beam search, all vectors at once, as it can be found in the wild. (`take_along_dim` picks, for each vector, the rows that are named for it.) A path's score is the error of its stages. It runs, and beams beat greedy. Read it, then predict: if the beam is so wide that *every* path is kept, is the result the best sum?
 
 
 # %%
@@ -237,15 +242,13 @@ def summed_beam(x, codebooks, beam_size):
 
 # %%
 some, three = held_out[:300], rvq.codebooks[:3]
-everything = metrics.mse(some, rvq.decode(summed_beam(some, three, beam_size=16**2)))
-optimum = metrics.mse(some, sums[nearest(some, sums)])
-for beam_size in (1, 4, 16):
-    print(f"beam {beam_size:3}: {metrics.mse(some, rvq.decode(summed_beam(some, three, beam_size))):.4f}")
-print(f"beam 256, no path dropped before the last stage: {everything:.4f}; best sum: {optimum:.4f}")
+errors = {f"beam {b}": metrics.mse(some, rvq.decode(summed_beam(some, three, b))) for b in (1, 4, 16, 16**2)}
+everything, optimum = errors["beam 256"], metrics.mse(some, sums[nearest(some, sums)])  # 256: no path is dropped
 assert everything > 1.03 * optimum
+plots.bars(errors | {"best sum": optimum}, label="mean squared error after 3 stages")
 
 # %% [markdown]
-# The widest beam, which sees every path, still doesn't return the best. The score is to blame: it adds up what was left over after *every* stage. But what is left after stage 1 is not lost, it is what stage 2 works on. A path that starts badly and ends well, as 4 − 2.5 did, is punished for its start.
+# The widest beam keeps all 16² paths that two stages have, so it sees every path of three, and still doesn't return the best. The score is to blame: it adds up what was left over after *every* stage. But what is left after stage 1 is not lost, it is what stage 2 works on. A path that starts badly and ends well, as 4 − 2.5 did, is punished for its start.
 #
 # ### Exercise 3 · Repair · ★★☆ · 6 minutes
 #
@@ -330,10 +333,11 @@ assert prefix[0] > greedy_prefix[0] and prefix[1] > greedy_prefix[1] and prefix[
 
 # %%
 torch.manual_seed(0)
-train, held_out = torch.randn(4096, 4), torch.randn(1000, 4)
+dim = 4
+train, held_out = torch.randn(4096, dim), torch.randn(1000, dim)
 measured = {}
 for size in (4, 16, 64):
-    rvq = ResidualVectorQuantizer(4, size, num_quantizers=4).fit(train).eval()
+    rvq = ResidualVectorQuantizer(dim, size, num_quantizers=4).fit(train).eval()
     for beam_size in (1, 4, 16):
         found = [rvq.decode(rvq.encode(held_out, m, beam_size)) for m in (1, 2, 3, 4)]
         measured[size, beam_size] = [metrics.mse(held_out, x) for x in found]
@@ -341,7 +345,7 @@ for size in (4, 16, 64):
 # %%
 widgets.explore(
     lambda num_quantizers, codebook_size, beam_size: plots.operating_point(
-        measured, 4, num_quantizers, codebook_size, beam_size
+        measured, dim, num_quantizers, codebook_size, beam_size
     ),
     num_quantizers=[1, 2, 3, 4],
     codebook_size=[4, 16, 64],
@@ -416,7 +420,8 @@ plots.lines(per_codeword, ladders, xlabel="training vectors a codeword", ylabel=
 line = metrics.shannon_distortion(6 / 4)
 gaps = [after / before - 1 for before, after in zip(ladders["train"], ladders["held_out"], strict=True)]
 print(f"Shannon at 1.5 bits: {line:.3f}; held out above train by", ", ".join(f"{gap:.0%}" for gap in gaps))
-assert ladders["train"][0] < line < min(ladders["held_out"]) and gaps[0] > 2 and 0.05 < gaps[-2] < 0.2 > gaps[-1]
+assert ladders["train"][0] < line < min(ladders["held_out"])
+assert gaps[0] > 2 and gaps[3] > 0.25 and 0.05 < gaps[-2] < 0.2 and gaps[-1] < 0.2
 
 # %% [markdown]
 # From both sides they close in on each other, and the truth is between. At 16 vectors a codeword, the training error is still far too good; at 64 it is about a tenth. Held-out data say the truth at any number.
@@ -577,10 +582,14 @@ rebuilt = {
 }
 rvq = ResidualVectorQuantizer(4, 4, num_quantizers=2).fit(patches).eval()
 rebuilt["residual 2 × 4"] = rvq(cat_patches).quantized
+
+# %%
 levels = {name: metrics.psnr(cat_patches, x) for name, x in rebuilt.items()}
 order = sorted(levels, key=levels.get, reverse=True)
 pictures = [F.pixel_shuffle(rebuilt[name].T.unflatten(1, (96, 96)), 2).expand(3, -1, -1) for name in order]
-plots.photo_row(torch.stack(pictures), [f"{name}\n{levels[name]:.1f} dB" for name in order])
+titles = [f"{name}\n{levels[name]:.1f} dB" for name in order]
+caption = "All take 4 bits a patch. Look at the fur: scalar has only two greys for each pixel."
+plots.photo_row(torch.stack(pictures), titles, caption=caption)
 
 # %%
 assert order[2:] == ["product 2 × 4", "scalar 4 × 2"] and levels["residual 2 × 4"] > levels["product 2 × 4"] + 2
@@ -602,8 +611,9 @@ codebook = kmeans(drawn(patches, 8192), 256, num_iters=15).centroids
 x = drawn(held_out_patches, 4000)
 by_direction, by_distance = metrics.mse(x, found_by_direction(x, codebook)), distortion(x, codebook)
 nothing = x.var(0).mean().item()
-print(f"searched by direction {by_direction:.4f}, by distance {by_distance:.4f}; no bits at all {nothing:.4f}")
 assert by_direction > nothing > 20 * by_distance
+errors = {"searched by direction": by_direction, "searched by distance": by_distance, "the mean, 0 bits": nothing}
+plots.bars(errors, label="held-out mean squared error of 256 codewords")
 
 # %% [markdown]
 # Eight bits, and worse than none: rebuilding the mean every time would be better. A dark even patch and a bright even patch have the same direction. The search can't tell them apart, and the codeword it hands out may have any length. A network trained around this search can arrange itself with it, by keeping its vectors' lengths alike. A codebook from k-means can't.
@@ -644,16 +654,16 @@ assert photos[0]["one 1 × 256"] < line / 3 and photos[0]["product 2 × 16"] < l
 
 # %%
 variances = torch.linalg.eigvalsh(held_out_patches.T.cov())
-print("variances of the turned components:", [f"{v:.5f}" for v in variances.tolist()])
-print(f"their mean {variances.mean():.4f}, the pixels' {variance:.4f}")
 assert variances[-1] > 0.9 * variances.sum() and torch.isclose(variances.mean(), torch.tensor(variance), rtol=1e-3)
+turned = {f"turned component {n}": value for n, value in enumerate(variances.flip(0).tolist(), 1)}
+plots.bars(turned | {"each of the four pixels": variance}, label="variance")
 
 # %% [markdown]
 # More than nine tenths of the variance sit in one component. It would be a waste to give each of the four the same number of bits.
 #
 # ### Exercise 5 · Explore · ★★★ · 10 minutes
 #
-# Components with these `variances` share a number of `bits`, in pieces as small as you like. A component of variance v with b bits has the distortion v · 2⁻²ᵇ. Which shares make the mean distortion least? Try two components of variances 16 and 1 by hand first: 4 bits, all splits in steps of 1. Then find a rule.
+# Components with these `variances` share `bits` among them, the number given is for all together, in pieces as small as you like. A component of variance v with b bits has the distortion v · 2⁻²ᵇ. Which shares make the mean distortion least? Try two components of variances 16 and 1 by hand first: 4 bits, all splits in steps of 1. Then find a rule.
 
 
 # %% tags=["exercise"]
@@ -744,7 +754,7 @@ assert above["scalar"][1] > 10 and above["residual"][0] < 2
 #
 # <details><summary>Answer</summary>
 #
-# No. It gets M indices and adds M codewords, however they were found. Nor does it need more bits: the number of *possible* indices is what counts. Only the encoder works harder.
+# No. It gets M indices and adds M codewords, however they were found. "It needs more bits, since more paths were tried" confuses trying with sending: one path is sent, and each of its indices is still one of K. Only the encoder works harder.
 #
 # </details>
 #
@@ -768,7 +778,7 @@ assert above["scalar"][1] > 10 and above["residual"][0] < 2
 #
 # <details><summary>Answer</summary>
 #
-# Yes, by luck: the line holds for the mean over all vectors there are, and ten may happen to be easy ones. With 2,000 vectors and five seeds such luck is gone, as the small error bars show. That is what they are good for.
+# Yes, by luck: the line holds for the mean over all vectors there are, and ten may happen to be easy ones. "Never, it is a theorem" forgets that it is one about the mean; "then the theorem is wrong" does so too. With 2,000 vectors and five seeds such luck is gone, as the small error bars show. That is what they are good for.
 #
 # </details>
 #
