@@ -24,7 +24,7 @@
 #
 # **You need** notebook 02 (straight-through, codebook loss and commitment loss) and 03 (usage, perplexity, EMA, restarts); from PyTorch: convolutions.
 #
-# **Time.** It runs in {{run_time}}, most of it training. Reading takes half an hour, the four exercises about 25 minutes.
+# **Time.** It runs in {{run_time}}, most of it training. Reading takes half an hour, the four exercises 25 minutes more.
 
 # %%
 import copy
