@@ -160,7 +160,7 @@ def _rounded(seconds: float) -> str:
         return f"about {round(seconds / 60)} minutes"
     if seconds > 10:
         return f"about {5 * round(seconds / 5)} seconds"
-    return f"about {max(2, round(seconds))} seconds"  # no kernel starts and ends within one
+    return f"about {max(1, round(seconds))} seconds"  # a kernel alone takes over half a second to start and end
 
 
 def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
