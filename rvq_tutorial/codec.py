@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import io
 import itertools
-import os
 import struct
 import sys
 import zlib
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 
 from rvq_tutorial import data, metrics, pretrained
 from rvq_tutorial.arguments import check_vectors, check_whole
+from rvq_tutorial.files import write_whole
 from rvq_tutorial.models import VQVAE
 from rvq_tutorial.prior import IndexPrior, StagePrior
 from rvq_tutorial.quantizers import ResidualVectorQuantizer
@@ -291,7 +291,7 @@ def _compress(options: argparse.Namespace) -> str:
     image = _read_image(options.input)
     codec = Codec(*pretrained.load(options.model))
     file = codec.compress(image, options.num_quantizers)
-    _replace(options.output, file)
+    write_whole(options.output, file)
     quality = metrics.psnr(codec.decompress(file), image)
     rate = 8 * len(file) / image[0].numel()
     return f"{options.output}: {len(file):,} bytes, {rate:.3f} bits per pixel, PSNR {quality:.2f} dB"
@@ -300,7 +300,7 @@ def _compress(options: argparse.Namespace) -> str:
 def _decompress(options: argparse.Namespace) -> str:
     codec = Codec(*pretrained.load(options.model))
     image = codec.decompress(options.input.read_bytes(), options.num_quantizers)
-    _replace(options.output, _image_file(image, options.output.suffix))
+    write_whole(options.output, _image_file(image, options.output.suffix))
     return f"{options.output}: {image.shape[1]} × {image.shape[2]} pixels"
 
 
@@ -347,16 +347,6 @@ def _image_file(image: Tensor, suffix: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

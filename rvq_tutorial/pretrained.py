@@ -6,11 +6,11 @@ it is ever executed.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from rvq_tutorial.files import write_whole
 from rvq_tutorial.models import VQVAE, Decoder, Encoder
 from rvq_tutorial.prior import IndexPrior
 from rvq_tutorial.quantizers import ResidualVectorQuantizer
@@ -46,9 +46,8 @@ def save(path: str | Path, model: VQVAE, prior: IndexPrior) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in both.state_dict().items()}
 
     metadata = {"format": FORMAT, "settings": json.dumps(settings), "sha256": _sha256(tensors)}
-    unfinished = Path(path).with_name(Path(path).name + ".part")
-    unfinished.write_bytes(to_bytes(tensors, metadata))
-    os.replace(unfinished, path)
+    metadata = {"format": FORMAT, "settings": json.dumps(settings), "sha256": _sha256(tensors)}
+    write_whole(Path(path), to_bytes(tensors, metadata))
 
 
 def load(path: str | Path | None = None) -> tuple[VQVAE, IndexPrior]:
