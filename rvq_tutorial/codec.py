@@ -3,6 +3,10 @@
 A file is a header, then one layer for each stage of the residual quantizer. The first m layers alone decode to the
 picture of the first m stages, so a file that was cut short still holds one:
 
+A patch may stop before the last stage: sky needs fewer than fur. Asked for a file of at most so many bytes, the codec
+lets each patch stop where going on would take less off its error than the price of a stage, and looks for the price at
+which the file just fits (Shoham & Gersho 1988: no stage of another patch would then have been the better buy).
+
     header    "RVQ", version (1 byte), fingerprint of the model (4), height (2), width (2), number of layers (1)
     layer     how many bytes (4), CRC-32 of the file up to this layer and of these bytes (4), these bytes
 
@@ -10,6 +14,8 @@ The bytes of a layer are the indices of a stage, from a range coder that knows t
 """
 
 import argparse
+import bisect
+import functools
 import hashlib
 import io
 import itertools
@@ -32,10 +38,11 @@ from rvq_tutorial.models import VQVAE
 from rvq_tutorial.prior import IndexPrior, StagePrior
 from rvq_tutorial.quantizers import ResidualVectorQuantizer
 
-MAGIC, VERSION = b"RVQ", 1
+MAGIC, VERSION = b"RVQ", 2
 HEADER, LAYER = struct.Struct("<3sB4sHHB"), struct.Struct("<II")
 MAX_SIDE, MAX_PIXELS = 2**16 - 1, 2**27
 TILE = 1024  # pixels: a larger photo goes through the model in squares of this size, so that memory stays small
+PRICES = 128  # to choose from: neighbours lead to files that differ by about a percent
 WEIGHTS = stream.model.Categorical(perfect=False)  # an index by its weight's share of the sum of all weights
 
 
@@ -93,11 +100,31 @@ class Codec:
             digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.detach().cpu().numpy().tobytes())
         return digest.hexdigest()[:8]
 
-    def compress(self, image: Tensor, num_quantizers: int | None = None) -> bytes:
-        """Write an image (C, H, W) with values in [0, 1], with the first `num_quantizers` stages (or all)."""
-        indices = self.encode(image, num_quantizers).numpy()
-        layers = [_write(stage, indices) for stage in self.prior.stages[: indices.shape[-1]]]
-        return _pack(self.fingerprint, *image.shape[1:], layers)
+    def compress(self, image: Tensor, num_quantizers: int | None = None, max_bytes: int | None = None) -> bytes:
+        """Write an image (C, H, W) with values in [0, 1], with the first `num_quantizers` stages (or all).
+
+        With `max_bytes` the file has at most that many bytes, and each patch as many of the stages as are worth theirs.
+
+        Raises:
+            TypeError, ValueError: an argument is out of range, or not even one stage fits into `max_bytes`.
+        """
+        paths, left = self._paths(image, num_quantizers)
+        fingerprint, size = self.fingerprint, image.shape[1:]
+
+        def file(indices: Tensor) -> bytes:
+            layers = [_write(stage, indices.numpy()) for stage in self.prior.stages[: indices.shape[-1]]]
+            return _pack(fingerprint, *size, layers)
+
+        if max_bytes is None:
+            return file(paths[..., -1, :])
+        check_whole(max_bytes, "max_bytes")
+        at_price = functools.cache(lambda price: file(stop_early(paths, left, price)))
+        prices = _prices(left)
+        fitting = bisect.bisect_left(prices, -max_bytes, key=lambda price: -len(at_price(price)))
+        if fitting == len(prices):
+            least = len(at_price(prices[-1]))
+            raise ValueError(f"max_bytes must be at least {least}, one stage for each patch, got {max_bytes}")
+        return at_price(prices[fitting])
 
     def decompress(self, file: bytes, num_quantizers: int | None = None) -> Tensor:
         """Read the image (C, H, W), values in [0, 1], from the first `num_quantizers` layers of a file (or all).
@@ -105,6 +132,11 @@ class Codec:
         Raises:
             CodecError: the file is foreign, too new, of another model, damaged or cut short before the layers' end.
         """
+        header = info(file)
+        return self.decode(self.indices(file, num_quantizers), header.height, header.width)
+
+    def indices(self, file: bytes, num_quantizers: int | None = None) -> Tensor:
+        """The indices (h, w, M) in the first layers of a file, −1 where a patch stopped; errors as for `decompress`."""
         header, layers = _open(file, num_quantizers)
         if header.fingerprint != self.fingerprint:
             raise CodecError(
@@ -116,14 +148,18 @@ class Codec:
                 f"The file promises {header.height} × {header.width} pixels in {header.num_quantizers} layers; "
                 f"this model reads 1 to {MAX_PIXELS} pixels in up to {len(self.prior.stages)} layers."
             )
-        indices = np.zeros((*self._grid(header.height, header.width), len(layers)), np.int64)
+        indices = np.full((*self._grid(header.height, header.width), len(layers)), -1)
         for stage, layer in zip(self.prior.stages, layers, strict=False):
             _read(layer, stage, indices)
-        return self.decode(torch.from_numpy(indices), header.height, header.width)
+        return torch.from_numpy(indices)
 
-    @torch.no_grad()
     def encode(self, image: Tensor, num_quantizers: int | None = None) -> Tensor:
         """The indices (h, w, M) of an image (C, H, W): `model.encode`, tile by tile."""
+        return self._paths(image, num_quantizers)[0][..., -1, :]
+
+    @torch.no_grad()
+    def _paths(self, image: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor]:
+        """What `quantizer.encode_each` gives for the latents of an image (C, H, W), with its first stages or all."""
         check_vectors(image, "image")
         encoder, quantizer = self.model.encoder, self.model.quantizer
         if image.ndim != 3 or len(image) != encoder.in_channels:
@@ -136,16 +172,17 @@ class Codec:
             raise ValueError(
                 f"image must have up to {MAX_PIXELS} pixels and sides of up to {MAX_SIDE}, got {height} × {width}"
             )
-        num_quantizers = quantizer.num_quantizers if num_quantizers is None else num_quantizers
-        check_whole(num_quantizers, "num_quantizers", high=quantizer.num_quantizers)
+        stages = quantizer.num_quantizers if num_quantizers is None else num_quantizers
+        check_whole(stages, "num_quantizers", high=quantizer.num_quantizers)
 
         grid = self._grid(height, width)
-        indices = torch.empty(*grid, num_quantizers, dtype=torch.int64)
+        paths, left = torch.empty(*grid, stages, stages, dtype=torch.int64), torch.empty(*grid, stages)
         for down, across in self._tiles(grid, _reach(encoder)):
             pixels = image[None, :, self._pixels(down.seen), self._pixels(across.seen)].to(self._device).float()
-            found = self.model.encode(pixels, num_quantizers=num_quantizers)[0]
-            indices[down.part, across.part] = found[down.kept, across.kept].cpu()
-        return indices
+            found, rest = quantizer.encode_each(self.model.latents(pixels), stages)
+            paths[down.part, across.part] = found[0, down.kept, across.kept].cpu()
+            left[down.part, across.part] = rest[0, down.kept, across.kept].cpu()
+        return paths, left
 
     @torch.no_grad()
     def decode(self, indices: Tensor, height: int, width: int) -> Tensor:
@@ -173,6 +210,27 @@ class Codec:
     def _tiles(self, grid: tuple[int, int], margin: int) -> Iterator[tuple["Span", "Span"]]:
         size = max(1, TILE // self.model.encoder.stride)
         return itertools.product(*(list(_spans(length, size, margin)) for length in grid))
+
+
+# Stopping early
+
+
+def stop_early(paths: Tensor, left: Tensor, price: float) -> Tensor:
+    """Give each vector the number of stages m that makes ‖error‖² + price · m least.
+
+    Both tensors as from `encode_each`: indices (..., M, M), squared errors (..., M) → indices (..., m), −1 after the
+    stop, where m is the largest number of stages that some vector has.
+    """
+    stages = torch.arange(1, left.shape[-1] + 1)
+    last = (left + price * stages).argmin(-1)
+    return torch.take_along_dim(paths, last[..., None, None], -2)[..., 0, : last.max() + 1]
+
+
+def _prices(left: Tensor) -> list[float]:
+    """0, where all goes on that can, and higher prices up to where all stop, each for about equally many more."""
+    savings = (left[..., :-1] - left[..., 1:]).flatten().sort().values
+    places = torch.linspace(0, len(savings) - 1, PRICES).long() if len(savings) else []
+    return [0.0, *savings[places].clamp_min(0).tolist()]
 
 
 # Tiles
@@ -205,17 +263,21 @@ def _reach(network: nn.Module) -> int:
 def _write(stage: StagePrior, indices: np.ndarray) -> bytes:
     """The layer of one stage of the indices (h, w, M)."""
     encoder = stream.queue.RangeEncoder()
-    for rows, columns, weights in stage.walk(indices):
-        encoder.encode(indices[rows, columns, stage.stage].astype(np.int32), WEIGHTS, weights)
+    for rows, columns, ends, weights in stage.walk(indices):
+        index = indices[rows, columns, stage.stage].astype(np.int32)
+        goes_on = index >= 0
+        encoder.encode(goes_on.astype(np.int32), WEIGHTS, ends)
+        encoder.encode(index[goes_on], WEIGHTS, weights[goes_on])
     return encoder.get_compressed().astype("<u4").tobytes()
 
 
 def _read(layer: bytes, stage: StagePrior, indices: np.ndarray) -> None:
-    """Fill in one stage of the indices; those before it are there."""
+    """Fill in one stage of the indices, −1 so far; those before it are there."""
     try:
         decoder = stream.queue.RangeDecoder(np.frombuffer(layer, "<u4").astype(np.uint32))
-        for rows, columns, weights in stage.walk(indices):
-            indices[rows, columns, stage.stage] = decoder.decode(WEIGHTS, weights)
+        for rows, columns, ends, weights in stage.walk(indices):
+            goes_on = decoder.decode(WEIGHTS, ends) == 1
+            indices[rows[goes_on], columns[goes_on], stage.stage] = decoder.decode(WEIGHTS, weights[goes_on])
     except (ValueError, AssertionError) as error:  # not whole words, or no encoder writes such words
         raise CodecError(f"The file is damaged: layer {stage.stage + 1} does not hold indices.") from error
 
@@ -231,8 +293,9 @@ def _open(file: bytes, num_quantizers: int | None) -> tuple[Info, list[bytes]]:
     """What the file tells about itself, and its first `num_quantizers` layers (or all)."""
     if not MAGIC.startswith(file[:3]):
         raise CodecError("This is not a file of rvq_tutorial.codec.")
-    if file[3:4] > bytes([VERSION]):
-        raise CodecError(f"A newer rvq_tutorial wrote the file: it has version {file[3]}, this one reads {VERSION}.")
+    if file[3:4] not in (b"", bytes([VERSION])):
+        age = "A newer" if file[3] > VERSION else "An older"
+        raise CodecError(f"{age} rvq_tutorial wrote the file: it has version {file[3]}, this one reads {VERSION}.")
     if len(file) < HEADER.size:
         raise CodecError("The file is cut short within its header, so there is no picture in it.")
     _, version, fingerprint, height, width, total = HEADER.unpack_from(file)
@@ -290,7 +353,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _compress(options: argparse.Namespace) -> str:
     image = _read_image(options.input)
     codec = Codec(*pretrained.load(options.model))
-    file = codec.compress(image, options.num_quantizers)
+    file = codec.compress(image, options.num_quantizers, options.max_bytes)
     write_whole(options.output, file)
     quality = metrics.psnr(codec.decompress(file), image)
     rate = 8 * len(file) / image[0].numel()
@@ -319,6 +382,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("output", type=Path)
         command.add_argument("--num-quantizers", type=int, metavar="M", help="only the first M stages")
         command.add_argument("--model", type=Path, help="a file that pretrained.save wrote; by default the course's")
+    commands.choices["compress"].add_argument("--max-bytes", type=int, metavar="N", help="the best file of that size")
     command = commands.add_parser("info", help="what such a file tells about itself")
     command.set_defaults(command=_info)
     command.add_argument("input", type=Path)

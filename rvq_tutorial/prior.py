@@ -10,11 +10,17 @@ each codeword occurs, and how much more or less often it does beside each codewo
 
 Voters that told independent things would count fully: that is naive Bayes. These repeat each other: each counts 0.6.
 
+A place may also stop: from some stage on it has no index, which is written −1, and neither hears nor votes. Whether it
+goes on is asked before the index, and answered by the places before it in the same stage: of those with as many
+neighbours that went on (left, above, above on the right: 0 to 3), what share did so too?
+
 Encoder and decoder need the same probabilities to the last bit, on different machines too. So the sums are made of
 whole sixteenths of a bit, and a table turns them into whole numbers, which every machine adds alike.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +30,25 @@ from rvq_tutorial.arguments import check_indices, check_whole
 
 # Where a voter stands, seen from the index that hears it: rows, columns and stages away.
 LEFT, ABOVE, ABOVE_RIGHT, ONE_EARLIER, TWO_EARLIER = (0, -1, 0), (-1, 0, 0), (-1, 1, 0), (0, 0, -1), (0, 0, -2)
+NEIGHBOURS = LEFT, ABOVE, ABOVE_RIGHT
 Place = tuple[int, int, int]
 
 VOTE_WEIGHT = 0.6
 PSEUDO_COUNT = 16  # a voter that was seen less often than this has little to say
 UNITS = 16  # to the bit
 EXACT = 24  # float32 adds whole numbers without rounding while the sum stays within 2²⁴
+
+
+class Step(NamedTuple):
+    """Places of a stage that depend on none of each other, and what is to be expected there.
+
+    The weights are whole numbers, float32; their shares are the probabilities.
+    """
+
+    rows: np.ndarray  # (n,)
+    columns: np.ndarray  # (n,)
+    ends: np.ndarray  # (n, 2): weights of stopping here, and of going on
+    weights: np.ndarray  # (n, K): of each index, where it goes on
 
 
 class StagePrior(nn.Module):
@@ -57,26 +76,35 @@ class StagePrior(nn.Module):
             share_beside = (pairs + PSEUDO_COUNT * share) / (pairs.sum(1, keepdim=True) + PSEUDO_COUNT)
             table.copy_(_in_units(VOTE_WEIGHT * (share_beside / share).log2()).clamp(-127, 127))
 
-    def walk(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Go through the stage's places in steps: rows (n,), columns (n,), and the weights (n, K) of what is there.
+    def walk(self, indices: np.ndarray) -> Iterator[Step]:
+        """Go through the stage's places in steps, but for those that stopped before.
 
         All voters of a step stand in earlier steps or stages of `indices` (h, w, M), so a decoder can fill in each
-        step before it asks for the next. Weights are whole numbers, float32; their shares are the probabilities.
+        step before it asks for the next.
         """
         frequency = self.frequency.cpu().numpy()
-        silence = np.zeros((1, len(frequency)), np.int8)  # the last row, −1: a voter beyond the edge
+        silence = np.zeros((1, len(frequency)), np.int8)  # the last row, −1: a voter beyond the edge, or stopped
         tables = [np.concatenate([table, silence]) for table in self.votes.cpu().numpy()]
+        places = {*NEIGHBOURS, *itertools.chain(*self.voters)}
         powers = _powers(len(frequency))
+        ended = np.ones((len(NEIGHBOURS) + 1, 2), np.float32)  # how many stopped and went on so far, and one of each
         height, width, _ = indices.shape
         for step in range(2 * height + width - 2):  # the places with 2 · row + column = step
             rows = np.arange(max(0, (step - width) // 2 + 1), min(height - 1, step // 2) + 1)
             columns = step - 2 * rows
+            if self.stage > 0:
+                alive = indices[rows, columns, self.stage - 1] >= 0
+                rows, columns = rows[alive], columns[alive]
+            found = {place: _indices_at(indices, rows, columns, self.stage, place) for place in places}
             score = frequency
-            for table, places in zip(tables, self.voters, strict=True):
-                for place in places:
-                    score = score + table[_indices_at(indices, rows, columns, self.stage, place)]
+            for table, voters in zip(tables, self.voters, strict=True):
+                for place in voters:
+                    score = score + table[found[place]]
             shortfall = score.max(1, keepdims=True) - score
-            yield rows, columns, powers[np.minimum(shortfall, len(powers) - 1)]
+            around = sum(found[place] >= 0 for place in NEIGHBOURS)
+            yield Step(rows, columns, ended[around], powers[np.minimum(shortfall, len(powers) - 1)])
+            goes_on = indices[rows, columns, self.stage] >= 0
+            np.add.at(ended, (around, goes_on.astype(int)), 1)
 
 
 class IndexPrior(nn.Module):

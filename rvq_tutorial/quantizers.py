@@ -6,6 +6,7 @@ codebook, to what is left: x minus its codeword. And again, M times in all.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -340,6 +341,20 @@ class ResidualVectorQuantizer(_Quantizer):
         beam_size = self.beam_size if beam_size is None else beam_size
         return self._search(rows.detach(), num_quantizers, beam_size).view(*shape, -1)
 
+    def encode_each(self, x: Tensor, num_quantizers: int | None = None) -> tuple[Tensor, Tensor]:
+        """What `encode` gives for 1, 2, … M stages, from a single search: for vectors that may stop early.
+
+        → indices (*x's shape without channels, M, M), where [..., m − 1, :] holds m of them, then −1; and what those
+        leave of x, its squared distance from their codewords' sum (*x's shape without channels, M).
+        """
+        rows, shape = self._to_rows(x)
+        stages = self._first_stages(num_quantizers)
+        paths, left = [], []
+        for indices, residual in self._best_paths(rows.detach(), stages, self.beam_size):
+            paths.append(F.pad(indices, (0, len(stages) - indices.shape[-1]), value=-1))
+            left.append(residual.square().sum(-1))
+        return torch.stack(paths, -2).view(*shape, len(stages), -1), torch.stack(left, -1).view(*shape, -1)
+
     def decode(self, indices: Tensor) -> Tensor:
         """The sum of the codewords with these indices, laid out like x.
 
@@ -367,34 +382,44 @@ class ResidualVectorQuantizer(_Quantizer):
 
     def _search(self, rows: Tensor, num_quantizers: int | None, beam_size: int) -> Tensor:
         """(N, dim) → (N, M): at each stage the codeword nearest to the residual, or the best of `beam_size` paths."""
-        num_quantizers = self.num_quantizers if num_quantizers is None else num_quantizers
-        check_whole(num_quantizers, "num_quantizers", high=self.num_quantizers)
         check_whole(beam_size, "beam_size")
-        stages = self.stages[:num_quantizers]
-        indices, residual = self._greedy_search(rows, stages)
-        if beam_size > 1:  # the greedy path can drop out of the beam half way, and yet end nearer
-            paths, residuals = self._beam_search(rows, stages, beam_size)
-            nearer = residuals.square().sum(-1) < residual.square().sum(-1)
-            indices = torch.where(nearer.unsqueeze(-1), paths, indices)
+        *_, (indices, _) = self._best_paths(rows, self._first_stages(num_quantizers), beam_size)
         return indices
 
-    @staticmethod
-    def _greedy_search(rows: Tensor, stages: nn.ModuleList) -> tuple[Tensor, Tensor]:
-        """Take the nearest codeword at each stage: (N, dim) → indices (N, M), last residual (N, dim)."""
-        indices, residual = [], rows.clone()
-        for stage in stages:
-            indices.append(nearest(residual, stage.vectors))
-            residual -= stage.lookup(indices[-1])
-        return torch.stack(indices, -1), residual
+    def _first_stages(self, num_quantizers: int | None) -> nn.ModuleList:
+        num_quantizers = self.num_quantizers if num_quantizers is None else num_quantizers
+        check_whole(num_quantizers, "num_quantizers", high=self.num_quantizers)
+        return self.stages[:num_quantizers]
 
-    def _beam_search(self, rows: Tensor, stages: nn.ModuleList, beam_size: int) -> tuple[Tensor, Tensor]:
-        """Keep the `beam_size` paths with the smallest residual so far: → the best one's indices, last residual."""
+    def _best_paths(self, rows: Tensor, stages: nn.ModuleList, beam_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """After each stage, the best paths so far: indices (N, m) and residuals (N, dim), both only until the next."""
+        greedy = self._greedy_paths(rows, stages)
+        if beam_size == 1:
+            yield from greedy
+            return
+        beam = self._beam_paths(rows, stages, beam_size)
+        for (indices, residual), (paths, residuals) in zip(greedy, beam, strict=True):
+            # The greedy path can drop out of the beam half way, and yet end nearer.
+            nearer = (residuals.square().sum(-1) < residual.square().sum(-1)).unsqueeze(-1)
+            yield torch.where(nearer, paths, indices), torch.where(nearer, residuals, residual)
+
+    @staticmethod
+    def _greedy_paths(rows: Tensor, stages: nn.ModuleList) -> Iterator[tuple[Tensor, Tensor]]:
+        """Take the nearest codeword at each stage."""
+        indices, residual = rows.new_empty(rows.shape[0], len(stages), dtype=torch.int64), rows.clone()
+        for m, stage in enumerate(stages):
+            indices[:, m] = nearest(residual, stage.vectors)
+            residual -= stage.lookup(indices[:, m])
+            yield indices[:, : m + 1], residual
+
+    def _beam_paths(self, rows: Tensor, stages: nn.ModuleList, beam_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Keep the `beam_size` paths with the smallest residual so far."""
         residuals = rows.unsqueeze(1)  # (N, beam, dim)
         paths = torch.empty(rows.shape[0], 1, 0, dtype=torch.int64, device=rows.device)  # (N, beam, stages so far)
         for stage in stages:
             residuals, parent, index = self._continue(residuals, stage, beam_size)
             paths = torch.cat([_of_each_row(paths, parent), index.unsqueeze(-1)], -1)
-        return paths[:, 0], residuals[:, 0]
+            yield paths[:, 0], residuals[:, 0]
 
     @staticmethod
     def _continue(residuals: Tensor, stage: Codebook, beam_size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -151,18 +152,113 @@ def test_half_precision_photos():
     assert torch.equal(shared().decompress(shared().compress(image)), expected(shared().model, image.float()))
 
 
-def test_the_bytes_of_version_1_stay_what_they_are():
+# Stopping early
+
+
+def stopping_grid(height, width, num_quantizers, codebook_size, seed=0):
+    """Random indices; some places stop before a stage, even the first."""
+    generator = torch.Generator().manual_seed(seed)
+    grid = torch.randint(codebook_size, (height, width, num_quantizers), generator=generator)
+    kept = torch.randint(num_quantizers + 2, (height, width, 1), generator=generator)
+    return grid.masked_fill(torch.arange(num_quantizers) >= kept, -1).numpy()
+
+
+@given(height=st.integers(1, 12), width=st.integers(1, 12), codebook_size=st.integers(2, 300), seed=st.integers(0, 999))
+@settings(deadline=None)
+def test_indices_that_stop_come_back(height, width, codebook_size, seed):
+    grid = stopping_grid(height, width, 3, codebook_size, seed)
+    restored = np.full_like(grid, -1)
+    for stage in IndexPrior(codebook_size, 3).stages:
+        codec._read(codec._write(stage, grid), stage, restored)
+    np.testing.assert_array_equal(restored, grid)
+
+
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    num_quantizers=st.integers(1, 4),
+    beam_size=st.sampled_from([1, 3]),
+    data=st.data(),
+)
+@settings(deadline=None, max_examples=40)
+def test_a_file_of_at_most_so_many_bytes(height, width, num_quantizers, beam_size, data):
+    """It fits, and every patch has one of the paths of `encode_each`: at least one stage, and none that does harm."""
+    ours = shared(6, 4, beam_size=beam_size)
+    image = random_image(height, width)
+    least, most = len(ours.compress(image, 1)), len(ours.compress(image, num_quantizers))
+    max_bytes = data.draw(st.integers(least, max(least, most) + 2))
+    file = ours.compress(image, num_quantizers, max_bytes)
+    assert len(file) <= max_bytes
+
+    indices, (paths, left) = ours.indices(file), ours._paths(image, num_quantizers)
+    layers = indices.shape[-1]
+    assert (paths[..., layers:] >= 0).any() or layers == num_quantizers
+    chosen = (paths[..., :layers] == indices.unsqueeze(-2)).all(-1) & (paths[..., layers:] == -1).all(-1)
+    assert (chosen.sum(-1) == 1).all()
+    assert (left[chosen] <= left[..., 0].flatten() + 1e-6).all()
+    assert torch.equal(ours.decompress(file), ours.decode(indices, height, width))
+    for stages in range(1, layers + 1):
+        assert torch.equal(ours.indices(file, stages), indices[..., :stages])
+
+
+def test_stopping_early_weighs_error_against_stages():
+    """Counted by hand: three vectors, three stages."""
+    left = torch.tensor([[9.0, 5.0, 4.0], [9.0, 8.5, 0.0], [1.0, 1.5, 0.9]])
+    paths = torch.arange(9).view(3, 1, 3).expand(3, 3, 3).tril()
+    paths = torch.where(torch.ones(3, 3).tril() > 0, torch.arange(9).view(3, 1, 3), -1)
+    for price, expected in (
+        (0.0, [[0, 1, 2], [3, 4, 5], [6, 7, 8]]),
+        (0.5, [[0, 1, 2], [3, 4, 5], [6, -1, -1]]),
+        (2.0, [[0, 1, -1], [3, 4, 5], [6, -1, -1]]),
+        (4.2, [[0, -1, -1], [3, 4, 5], [6, -1, -1]]),
+        (5.0, [[0], [3], [6]]),
+    ):
+        assert codec.stop_early(paths, left, price).tolist() == expected
+
+
+def test_bytes_go_where_they_help():
+    image = torch.cat([smooth_image(128, 64), random_image(128, 64)], -1)
+    ours = shared(64, 4)
+    file = ours.compress(image, max_bytes=len(ours.compress(image, 2)))
+    stages = (ours.indices(file) >= 0).sum(-1).float()
+    assert stages[:, :16].mean() < stages[:, 16:].mean() - 0.5
+
+
+def test_more_bytes_are_not_worse():
+    image, ours = random_image(60, 70), shared(6, 4)
+    least, most = (len(ours.compress(image, stages)) for stages in (1, 4))
+    lost = []
+    for max_bytes in torch.linspace(least, most, 9).long().tolist():
+        indices = ours.indices(ours.compress(image, max_bytes=max_bytes))
+        latents = ours.model.latents(image[None])
+        lost.append((ours.model.quantizer.decode(indices[None]) - latents).square().mean().item())
+    assert lost == sorted(lost, reverse=True) and lost[-1] < 0.5 * lost[0]
+
+
+def test_too_few_bytes():
+    image = random_image(30, 40)
+    least = len(shared().compress(image, 1))
+    assert len(shared().compress(image, max_bytes=least)) <= least
+    with pytest.raises(ValueError, match=f"max_bytes must be at least {least}, one stage for each patch, got 20"):
+        shared().compress(image, max_bytes=20)
+    for wrong in (0, -3, 2.5):
+        with pytest.raises(ValueError, match=f"max_bytes must be a whole number .*, got {wrong}"):
+            shared().compress(image, max_bytes=wrong)
+
+
+def test_the_bytes_of_version_2_stay_what_they_are():
     """On every machine, with every version of the libraries: else VERSION must rise."""
     number = torch.arange(7 * 9 * 3)
     grid = (number * number % 11 % 5).view(7, 9, 3)
     stages = IndexPrior(5, 3).fit([grid]).stages
+    grid = grid.masked_fill(torch.arange(3) > (number[::3] % 4).view(7, 9, 1), -1)
     assert [codec._write(stage, grid.numpy()).hex() for stage in stages] == [
-        "cfc3903f943afa3f5102882a3474577f",
-        "191c6e3420993cd1e497ab66e11174a2",
-        "2c6a96ce2601377a2ffb247d",
+        "6a08aaa30c40155ead6d9e6c0365f436",
+        "1d04465fb7f7a5a9490d721147a91ed4",
+        "9ef701df72ae45ca5752441b",
     ]
     assert codec._pack("0123cdef", 2, 300, [b"abc", b""]).hex() == (
-        "525651010123cdef02002c010203000000b5b0e1eb61626300000000c2f33157"
+        "525651020123cdef02002c0102030000007bdc2b5661626300000000eb3c8683"
     )
 
 
@@ -171,7 +267,7 @@ def test_the_bytes_of_version_1_stay_what_they_are():
 
 def test_info(file):
     about = codec.info(file)
-    assert about[:5] == (1, shared().fingerprint, 9, 14, 3)
+    assert about[:5] == (codec.VERSION, shared().fingerprint, 9, 14, 3)
     assert len(about.layer_bytes) == 3
     assert layer_ends(file)[-1] == len(file)
     assert re.fullmatch("[0-9a-f]{8}", about.fingerprint)
@@ -246,12 +342,14 @@ def test_any_bytes_are_refused(content):
     with pytest.raises(CodecError):
         shared().decompress(content)
     with pytest.raises(CodecError):
-        shared().decompress(b"RVQ\1" + content)
+        shared().decompress(b"RVQ\2" + content)
 
 
-def test_a_newer_version(file):
-    with pytest.raises(CodecError, match="A newer rvq_tutorial wrote the file: it has version 2, this one reads 1"):
-        codec.info(file[:3] + b"\2" + file[4:])
+@pytest.mark.parametrize(("version", "age"), [(3, "A newer"), (255, "A newer"), (1, "An older"), (0, "An older")])
+def test_another_version(file, version, age):
+    sentence = f"{age} rvq_tutorial wrote the file: it has version {version}, this one reads 2"
+    with pytest.raises(CodecError, match=sentence):
+        codec.info(file[:3] + bytes([version]) + file[4:])
 
 
 def test_another_models_file(file):
@@ -423,6 +521,16 @@ def test_fewer_stages(capsys, model_file, photo, tmp_path):
     assert run("decompress", file, back, "--model", model_file, "--num-quantizers", 1) == 0
     restored = Codec(*pretrained.load(model_file)).decompress(file.read_bytes(), 1)
     torch.testing.assert_close(read_photo(back), restored, atol=0.51 / 255, rtol=0)
+
+
+def test_at_most_so_many_bytes(capsys, model_file, photo, tmp_path):
+    file, image = tmp_path / "photo.rvq", read_photo(photo)
+    most = len(shared().compress(image, 1)) + 20
+    assert run("compress", photo, file, "--model", model_file, "--max-bytes", most) == 0
+    assert file.read_bytes() == shared().compress(image, max_bytes=most) and file.stat().st_size <= most
+    capsys.readouterr()
+    sentence = refused(capsys, "compress", photo, tmp_path / "no", "--model", model_file, "--max-bytes", 5)
+    assert "max_bytes must be at least" in sentence
 
 
 def test_failures_leave_nothing_behind_and_the_output_as_it_was(capsys, model_file, photo, tmp_path):

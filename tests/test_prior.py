@@ -26,7 +26,7 @@ def smooth_grid(size=24, stages=3, high=8, seed=0):
 def bits_per_index(stage, grid):
     indices = grid.numpy()
     bits = 0.0
-    for rows, columns, weights in stage.walk(indices):
+    for rows, columns, _, weights in stage.walk(indices):
         share = weights[range(len(rows)), indices[rows, columns, stage.stage]] / weights.sum(1)
         bits -= np.log2(share).sum()
     return bits / indices[..., 0].size
@@ -34,7 +34,7 @@ def bits_per_index(stage, grid):
 
 def test_before_fit_every_index_is_equally_likely():
     stage = IndexPrior(5, 3).stages[2]
-    for _, _, weights in stage.walk(random_grid(4, 6, 3).numpy()):
+    for _, _, _, weights in stage.walk(random_grid(4, 6, 3).numpy()):
         assert (weights == weights[0, 0]).all() and weights[0, 0] > 0
     assert bits_per_index(stage, random_grid(4, 6, 3)) == pytest.approx(math.log2(5))
 
@@ -71,7 +71,7 @@ def test_the_weights_are_what_the_voters_say(height, width):
     grid = random_grid(height, width, 3)
     for stage in IndexPrior(5, 3).fit([smooth_grid(high=5), grid]).stages:
         m = stage.stage
-        for rows, columns, weights in stage.walk(grid.numpy()):
+        for rows, columns, _, weights in stage.walk(grid.numpy()):
             for row, column, weight in zip(rows, columns, weights, strict=True):
                 score = stage.frequency.int()
                 for table, places in zip(stage.votes.int(), stage.voters, strict=True):
@@ -85,10 +85,18 @@ def test_the_weights_are_what_the_voters_say(height, width):
 @given(height=SIZES, width=SIZES)
 def test_every_place_is_visited_once(height, width):
     visits = np.zeros((height, width), int)
-    for rows, columns, weights in IndexPrior(3, 1).stages[0].walk(np.zeros((height, width, 1), int)):
+    for rows, columns, _, weights in IndexPrior(3, 1).stages[0].walk(np.zeros((height, width, 1), int)):
         assert len(rows) == len(columns) == len(weights)
         np.add.at(visits, (rows, columns), 1)
     assert (visits == 1).all()
+
+
+def stopping_grid(height, width, stages, seed):
+    """Random indices; a random share of the places stops before each stage."""
+    grid = random_grid(height, width, stages, seed=seed).numpy()
+    kept = random_grid(height, width, high=stages + 1, seed=seed + 1).numpy()
+    grid[np.arange(stages) >= kept[..., None]] = -1
+    return grid
 
 
 @given(height=SIZES, width=SIZES, stage=st.integers(0, 2), seed=st.integers(0, 99))
@@ -96,19 +104,49 @@ def test_every_place_is_visited_once(height, width):
 def test_only_what_a_decoder_knows_already_counts(height, width, stage, seed):
     """Where nothing has been decoded yet, other numbers stand; the weights must be the same."""
     fitted = IndexPrior(5, 3).fit([smooth_grid(high=5), random_grid(9, 9, 3)]).stages[stage]
-    grid = random_grid(height, width, 3, seed=seed).numpy()
-    known = random_grid(height, width, 3, seed=seed + 100).numpy()
+    grid = stopping_grid(height, width, 3, seed)
+    known = stopping_grid(height, width, 3, seed + 100)
     known[..., :stage] = grid[..., :stage]
-    for (rows, columns, expected), (_, _, weights) in zip(fitted.walk(grid), fitted.walk(known), strict=True):
-        np.testing.assert_array_equal(weights, expected)
-        known[rows, columns, stage] = grid[rows, columns, stage]
+    known[grid[..., max(0, stage - 1)] < 0, stage] = -1  # whatever stopped before
+    for expected, step in zip(fitted.walk(grid), fitted.walk(known), strict=True):
+        for ours, theirs in zip(step, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        known[step.rows, step.columns, stage] = grid[step.rows, step.columns, stage]
+
+
+@given(height=SIZES, width=SIZES, seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_what_stopped_is_asked_no_more(height, width, seed):
+    grid = stopping_grid(height, width, 3, seed)
+    for stage in IndexPrior(5, 3).stages:
+        visits = np.zeros((height, width), int)
+        for rows, columns, *_ in stage.walk(grid):
+            np.add.at(visits, (rows, columns), 1)
+        alive = grid[..., stage.stage - 1] >= 0 if stage.stage else True
+        np.testing.assert_array_equal(visits, np.where(alive, 1, 0) * np.ones_like(visits))
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_whether_a_place_goes_on_is_counted_among_those_with_as_many_neighbours_that_did(stage):
+    """Counted again, place by place, from all the steps before."""
+    grid = stopping_grid(12, 15, 2, seed=5)
+    order = []  # (row, column, neighbours that went on, went on) of every place so far
+    for rows, columns, ends, _ in IndexPrior(5, 2).stages[stage].walk(grid):
+        before = list(order)
+        for row, column, weights in zip(rows, columns, ends, strict=True):
+            around = [(row, column - 1), (row - 1, column), (row - 1, column + 1)]
+            around = sum(min(r, c) >= 0 and c < 15 and grid[r, c, stage] >= 0 for r, c in around)
+            alike = [went_on for *_, count, went_on in before if count == around]
+            np.testing.assert_array_equal(weights, [1 + alike.count(False), 1 + alike.count(True)])
+            order.append((row, column, around, grid[row, column, stage] >= 0))
+    assert len(order) == 180 if stage == 0 else len(order) < 180
 
 
 @pytest.mark.parametrize("size", [2, 3, 17, 256, 300])
 def test_weights_are_whole_and_add_up_exactly(size):
     fitted = IndexPrior(size, 2).fit([smooth_grid(high=size, stages=2), random_grid(9, 9, 2, high=size)])
     for stage in fitted.stages:
-        for _, _, weights in stage.walk(random_grid(6, 6, 2, high=size).numpy()):
+        for _, _, _, weights in stage.walk(random_grid(6, 6, 2, high=size).numpy()):
             assert weights.dtype == np.float32 and weights.flags.c_contiguous
             assert (weights == np.floor(weights)).all() and (weights >= 1).all()
             assert weights.astype(float).sum(1).max() <= 2**24
@@ -139,7 +177,7 @@ def test_a_surprise_costs_bits_but_can_be_written():
     fitted = IndexPrior(256, 2).fit([same] * 100)
     for stage in fitted.stages:
         assert bits_per_index(stage, same) < 0.05
-        for _, _, weights in stage.walk(same.numpy()):
+        for _, _, _, weights in stage.walk(same.numpy()):
             assert (weights >= 1).all()  # at weights of 0, one in twenty of random tables makes the range coder panic
 
 

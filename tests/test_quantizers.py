@@ -473,6 +473,30 @@ def test_a_wider_beam_is_never_worse_than_greedy():
             assert (beam <= greedy + 1e-5).all()
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+@pytest.mark.parametrize("shape", [(4,), (30, 4), (2, 5, 3, 4)])
+def test_each_number_of_stages_from_one_search(beam_size, shape):
+    quantizer, x = rvq(4, beam_size=beam_size).eval(), torch.randn(shape)
+    paths, left = quantizer.encode_each(x)
+    assert paths.shape == (*shape[:-1], 4, 4) and left.shape == (*shape[:-1], 4)
+    for m in (1, 2, 3, 4):
+        assert torch.equal(paths[..., m - 1, :m], quantizer.encode(x, num_quantizers=m))
+        assert (paths[..., m - 1, m:] == -1).all()
+        distance = (x - quantizer.decode(paths[..., m - 1, :])).square().sum(-1)
+        torch.testing.assert_close(left[..., m - 1], distance)
+    fewer = quantizer.encode_each(x, num_quantizers=2)
+    assert torch.equal(fewer[0], paths[..., :2, :2]) and torch.equal(fewer[1], left[..., :2])
+
+
+def test_each_number_of_stages_of_an_image():
+    quantizer, x = rvq(3, channel_dim=1).eval(), torch.randn(2, 4, 5, 6)
+    paths, left = quantizer.encode_each(x)
+    assert paths.shape == (2, 5, 6, 3, 3) and left.shape == (2, 5, 6, 3)
+    assert torch.equal(paths[..., -1, :], quantizer.encode(x))
+    with pytest.raises(ValueError, match="num_quantizers must be a whole number from 1 to 3, got 4"):
+        quantizer.encode_each(x, 4)
+
+
 def test_forward_searches_with_its_own_beam():
     quantizer, x = fitted(rvq(4, beam_size=4)).eval(), torch.randn(300, 4)
     assert torch.equal(quantizer(x).indices, quantizer.encode(x, beam_size=4))
