@@ -42,7 +42,7 @@ MAGIC, VERSION = b"RVQ", 2
 HEADER, LAYER = struct.Struct("<3sB4sHHB"), struct.Struct("<II")
 MAX_SIDE, MAX_PIXELS = 2**16 - 1, 2**27
 TILE = 1024  # pixels: a larger photo goes through the model in squares of this size, so that memory stays small
-PRICES = 128  # to choose from: neighbours lead to files that differ by about a percent
+PRICES = 255  # to choose from, and 0: neighbours lead to files that differ by about a percent
 WEIGHTS = stream.model.Categorical(perfect=False)  # an index by its weight's share of the sum of all weights
 
 
@@ -227,10 +227,10 @@ def stop_early(paths: Tensor, left: Tensor, price: float) -> Tensor:
 
 
 def _prices(left: Tensor) -> list[float]:
-    """0, where all goes on that can, and higher prices up to where all stop, each for about equally many more."""
-    savings = (left[..., :-1] - left[..., 1:]).flatten().sort().values
-    places = torch.linspace(0, len(savings) - 1, PRICES).long() if len(savings) else []
-    return [0.0, *savings[places].clamp_min(0).tolist()]
+    """From 0, where all go on that can, to where all stop; the dearer, the fewer more stop from one to the next."""
+    savings = (left[..., :-1] - left[..., 1:]).flatten().sort(descending=True).values.clamp_min(0)
+    places = len(savings) * torch.linspace(1, 0, PRICES + 1)[1:] ** 2
+    return [0.0, *savings[places.long()].tolist()] if len(savings) else [0.0]
 
 
 # Tiles

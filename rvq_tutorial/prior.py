@@ -89,13 +89,14 @@ class StagePrior(nn.Module):
         powers = _powers(len(frequency))
         ended = np.ones((len(NEIGHBOURS) + 1, 2), np.float32)  # how many stopped and went on so far, and one of each
         height, width, _ = indices.shape
+        here = np.full((height + 1, width + 2), -1)  # this stage as far as it is known, with an edge above and beside
         for step in range(2 * height + width - 2):  # the places with 2 · row + column = step
             rows = np.arange(max(0, (step - width) // 2 + 1), min(height - 1, step // 2) + 1)
             columns = step - 2 * rows
             if self.stage > 0:
                 alive = indices[rows, columns, self.stage - 1] >= 0
                 rows, columns = rows[alive], columns[alive]
-            found = {place: _indices_at(indices, rows, columns, self.stage, place) for place in places}
+            found = {place: _at(place, rows, columns, here, indices[..., : self.stage]) for place in places}
             score = frequency
             for table, voters in zip(tables, self.voters, strict=True):
                 for place in voters:
@@ -103,8 +104,8 @@ class StagePrior(nn.Module):
             shortfall = score.max(1, keepdims=True) - score
             around = sum(found[place] >= 0 for place in NEIGHBOURS)
             yield Step(rows, columns, ended[around], powers[np.minimum(shortfall, len(powers) - 1)])
-            goes_on = indices[rows, columns, self.stage] >= 0
-            np.add.at(ended, (around, goes_on.astype(int)), 1)
+            here[rows + 1, columns + 1] = index = indices[rows, columns, self.stage]
+            np.add.at(ended, (around, (index >= 0).astype(int)), 1)
 
 
 class IndexPrior(nn.Module):
@@ -137,13 +138,10 @@ class IndexPrior(nn.Module):
         return self
 
 
-def _indices_at(indices: np.ndarray, rows: np.ndarray, columns: np.ndarray, stage: int, place: Place) -> np.ndarray:
-    """What stands at that place, seen from each of the given ones; −1 beyond the edge."""
-    rows, columns = rows + place[0], columns + place[1]
-    inside = (rows >= 0) & (columns >= 0) & (columns < indices.shape[1])
-    found = np.full(len(rows), -1)
-    found[inside] = indices[rows[inside], columns[inside], stage + place[2]]
-    return found
+def _at(place: Place, rows: np.ndarray, columns: np.ndarray, here: np.ndarray, earlier: np.ndarray) -> np.ndarray:
+    """What stands at that place, seen from each of the given ones: in a stage with an edge, or in those before it."""
+    down, right, stages = place
+    return earlier[rows, columns, stages] if stages else here[rows + 1 + down, columns + 1 + right]
 
 
 def _count_pairs(grid: Tensor, stage: int, place: Place, size: int) -> Tensor:
