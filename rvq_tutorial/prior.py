@@ -34,7 +34,7 @@ NEIGHBOURS = LEFT, ABOVE, ABOVE_RIGHT
 Place = tuple[int, int, int]
 
 VOTE_WEIGHT = 0.6
-PSEUDO_COUNT = 16  # a voter that was seen less often than this has little to say
+PSEUDO_COUNT = 256  # a voter that was seen less often than this has little to say
 UNITS = 16  # to the bit
 EXACT = 24  # float32 adds whole numbers without rounding while the sum stays within 2²⁴
 

@@ -61,7 +61,7 @@ def test_the_tables_hold_what_the_formula_says():
                 for row, column in product(range(5), range(7)):
                     if row + down >= 0 and 0 <= column + right < 7:
                         pairs[grid[row + down, column + right, m + earlier], grid[row, column, m]] += 1
-            beside = (pairs + 16 * share) / (pairs.sum(1, keepdims=True) + 16)
+            beside = (pairs + 256 * share) / (pairs.sum(1, keepdims=True) + 256)
             np.testing.assert_array_equal(table, np.round(16 * 0.6 * np.log2(beside / share)))
 
 
@@ -183,8 +183,8 @@ def test_a_surprise_costs_bits_but_can_be_written():
 
 def test_a_vote_ends_where_its_byte_does():
     """One codeword, rare in the whole, always stands beside itself: 0.6 · log2 of the ratio of shares exceeds 8."""
-    grid = torch.zeros(1000, 1000, 1, dtype=torch.int64)
-    grid[500:506, 500:506] = 1
+    grid = torch.zeros(2000, 2000, 1, dtype=torch.int64)
+    grid[500:512, 500:512] = 1
     votes = IndexPrior(2, 1).fit([grid]).stages[0].votes
     assert votes[0, 1, 1] == 127 and votes[0, 1, 0] < 0
 
