@@ -14,11 +14,10 @@ The bytes of a layer are the indices of a stage, from a range coder that knows t
 """
 
 import argparse
-import bisect
-import functools
 import hashlib
 import io
 import itertools
+import math
 import struct
 import sys
 import zlib
@@ -42,7 +41,7 @@ MAGIC, VERSION = b"RVQ", 2
 HEADER, LAYER = struct.Struct("<3sB4sHHB"), struct.Struct("<II")
 MAX_SIDE, MAX_PIXELS = 2**16 - 1, 2**27
 TILE = 1024  # pixels: a larger photo goes through the model in squares of this size, so that memory stays small
-PRICES = 255  # to choose from, and 0: neighbours lead to files that differ by about a percent
+CLOSE, AIM, TRIES = 0.99, 0.995, 12  # of the bytes allowed: the share that will do, that aimed at, and how often
 WEIGHTS = stream.model.Categorical(perfect=False)  # an index by its weight's share of the sum of all weights
 
 
@@ -118,13 +117,27 @@ class Codec:
         if max_bytes is None:
             return file(paths[..., -1, :])
         check_whole(max_bytes, "max_bytes")
-        at_price = functools.cache(lambda price: file(stop_early(paths, left, price)))
-        prices = _prices(left)
-        fitting = bisect.bisect_left(prices, -max_bytes, key=lambda price: -len(at_price(price)))
-        if fitting == len(prices):
-            least = len(at_price(prices[-1]))
-            raise ValueError(f"max_bytes must be at least {least}, one stage for each patch, got {max_bytes}")
-        return at_price(prices[fitting])
+        best, whole = file(paths[..., 0, :1]), file(paths[..., -1, :])
+        if len(best) > max_bytes:
+            raise ValueError(f"max_bytes must be at least {len(best)}, one stage for each patch, got {max_bytes}")
+        if len(whole) <= max_bytes:
+            return whole
+
+        # As many further stages are bought as savings are above the price, about, and the size grows with them, about.
+        savings = (left[..., :-1] - left[..., 1:]).flatten().clamp_min(0).sort(descending=True).values
+        low, high, one_stage, aim = 0, len(savings), len(best), AIM * max_bytes
+        further = 8 * (aim - one_stage) / math.log2(self.prior.codebook_size)
+        for count in range(TRIES):
+            if len(best) >= CLOSE * max_bytes:
+                break
+            if count % 3 == 2 or not low < further < high:  # halving never fails
+                further = (low + high) / 2
+            found = file(stop_early(paths, left, savings[int(further)].item()))
+            if len(best) < len(found) <= max_bytes:
+                best = found
+            low, high = (further, high) if len(found) < aim else (low, further)
+            further *= (aim - one_stage) / max(1, len(found) - one_stage)
+        return best
 
     def decompress(self, file: bytes, num_quantizers: int | None = None) -> Tensor:
         """Read the image (C, H, W), values in [0, 1], from the first `num_quantizers` layers of a file (or all).
@@ -224,13 +237,6 @@ def stop_early(paths: Tensor, left: Tensor, price: float) -> Tensor:
     stages = torch.arange(1, left.shape[-1] + 1)
     last = (left + price * stages).argmin(-1)
     return torch.take_along_dim(paths, last[..., None, None], -2)[..., 0, : last.max() + 1]
-
-
-def _prices(left: Tensor) -> list[float]:
-    """From 0, where all go on that can, to where all stop; the dearer, the fewer more stop from one to the next."""
-    savings = (left[..., :-1] - left[..., 1:]).flatten().sort(descending=True).values.clamp_min(0)
-    places = len(savings) * torch.linspace(1, 0, PRICES + 1)[1:] ** 2
-    return [0.0, *savings[places.long()].tolist()] if len(savings) else [0.0]
 
 
 # Tiles

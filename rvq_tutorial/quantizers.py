@@ -408,8 +408,8 @@ class ResidualVectorQuantizer(_Quantizer):
         """Take the nearest codeword at each stage."""
         indices, residual = rows.new_empty(rows.shape[0], len(stages), dtype=torch.int64), rows.clone()
         for m, stage in enumerate(stages):
-            indices[:, m] = nearest(residual, stage.vectors)
-            residual -= stage.lookup(indices[:, m])
+            indices[:, m] = index = nearest(residual, stage.vectors)
+            residual -= stage.lookup(index)
             yield indices[:, : m + 1], residual
 
     def _beam_paths(self, rows: Tensor, stages: nn.ModuleList, beam_size: int) -> Iterator[tuple[Tensor, Tensor]]:

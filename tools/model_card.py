@@ -19,6 +19,8 @@ from rvq_tutorial import data, metrics
 from rvq_tutorial.codec import Codec
 from rvq_tutorial.models import VQVAE
 
+RATES = (0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)  # bits per pixel
+
 
 class Point(NamedTuple):
     """One way to store one photograph."""
@@ -59,17 +61,32 @@ def usage(model: VQVAE, photos: list[Tensor]) -> list[float]:
     return [metrics.usage(stage, model.quantizer.codebook_size) for stage in indices.unbind(-1)]
 
 
+def within(codec: Codec, photo: Tensor, bits_per_pixel: float) -> Point:
+    """The photograph as the best file of at most that size, its patches of as many stages as they need."""
+    pixels = photo[0].numel()
+    file = codec.compress(photo, max_bytes=int(bits_per_pixel * pixels / 8))
+    return Point(8 * len(file) / pixels, metrics.psnr(codec.decompress(file), photo))
+
+
 def jpeg(photo: Tensor) -> list[Point]:
     """The photograph at every quality of Pillow's JPEG, with and without coarser colour, small to large."""
+    settings = [{"quality": quality, "optimize": True} for quality in range(1, 96)]
+    return _points(photo, "JPEG", [{**each, "subsampling": kind} for each in settings for kind in ("4:4:4", "4:2:0")])
+
+
+def webp(photo: Tensor) -> list[Point]:
+    """The photograph at every quality of Pillow's WebP, with its most thorough method, small to large."""
+    return _points(photo, "WebP", [{"quality": quality, "method": 6} for quality in range(101)])
+
+
+def _points(photo: Tensor, kind: str, settings: list[dict]) -> list[Point]:
     pixels = (255 * photo).round().byte().permute(1, 2, 0).numpy()
     points = []
-    for quality in range(1, 96):
-        for subsampling in ("4:4:4", "4:2:0"):
-            file = io.BytesIO()
-            Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
-            rebuilt = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255
-            bits = 8 * len(file.getvalue())
-            points.append(Point(bits / photo[0].numel(), metrics.psnr(rebuilt, photo)))
+    for options in settings:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, kind, **options)
+        rebuilt = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255
+        points.append(Point(8 * len(file.getvalue()) / photo[0].numel(), metrics.psnr(rebuilt, photo)))
     return sorted(points)
 
 
@@ -114,6 +131,7 @@ def write(path: Path, codec: Codec, training: str) -> None:
     """Measure everything and write the card; `training` says in a sentence or two how the model was made."""
     model, photos = codec.model, list(data.photos().held_out.values())
     points, files = [stages(codec, photo) for photo in photos], [jpeg(photo) for photo in photos]
+    budgets = [[within(codec, photo, rate) for photo in photos] for rate in RATES]
     gain = fmean(each[-1].psnr - each[0].psnr for each in points)
     gap = fmean(bypassed(model, photo) - each[-1].psnr for photo, each in zip(photos, points, strict=True))
     square = F.interpolate(photos[-1][None], (512, 512), mode="bilinear")
@@ -123,10 +141,11 @@ def write(path: Path, codec: Codec, training: str) -> None:
     card = CARD.format(
         training=training,
         table="\n".join(_rows(model, photos, points, files)),
-        wins="; ".join(_wins(data.photos().held_out, points, files)),
+        budgets="\n".join(_budget_rows(budgets, files, [webp(photo) for photo in photos])),
+        wins="\n".join(_wins(data.photos().held_out, zip(*budgets, strict=True), files)),
         gain=gain,
         gap=gap,
-        share=quantizer_share(model, data.photo_crops(64, 16)),
+        share=quantizer_share(model, data.photo_crops(64, 64)),
         encoding=encoding,
         decoding=decoding,
         threads=torch.get_num_threads(),
@@ -134,11 +153,28 @@ def write(path: Path, codec: Codec, training: str) -> None:
     path.write_text(card, encoding="utf-8")
 
 
-def _wins(names: Iterable[str], points: list[list[Point]], files: list[list[Point]]) -> Iterator[str]:
+def _wins(names: Iterable[str], points: Iterable[Iterable[Point]], files: list[list[Point]]) -> Iterator[str]:
     """For each photograph, where the model is better than JPEG at equal size."""
     for name, ours, theirs in zip(names, points, files, strict=True):
-        won = [m for m, point in enumerate(ours, start=1) if point.psnr > best_psnr(theirs, point.bits_per_pixel)]
-        yield f"{name}: {', '.join(map(str, won)) or 'none'}"
+        budgets = zip(RATES, ours, strict=True)
+        won = [rate for rate, point in budgets if point.psnr > best_psnr(theirs, point.bits_per_pixel)]
+        yield f"- {name}: {', '.join(map(str, won)) or 'none'}"
+
+
+def _budget_rows(budgets: list[list[Point]], jpegs: list[list[Point]], webps: list[list[Point]]) -> Iterator[str]:
+    """A row of the card's second table for every rate, from the points of every photograph."""
+    for rate, points in zip(RATES, budgets, strict=True):
+        psnr = fmean(ours.psnr for ours in points)
+        rivals = (
+            fmean(best_psnr(file, ours.bits_per_pixel) for file, ours in zip(files, points, strict=True))
+            for files in (jpegs, webps)
+        )
+        sizes = (
+            fmean(ours.bits_per_pixel / least_bits(file, ours.psnr) for file, ours in zip(files, points, strict=True))
+            for files in (jpegs, webps)
+        )
+        cells = [f"{rate}", f"{psnr:.2f}", *(f"{rival:.2f}" for rival in rivals), *(f"{size:.2f}" for size in sizes)]
+        yield f"| {' | '.join(cells)} |"
 
 
 def _rows(model: VQVAE, photos: list[Tensor], points: list[list[Point]], files: list[list[Point]]) -> Iterator[str]:
@@ -176,14 +212,25 @@ per pixel count log2 256 = 8 bits an index, *file* counts all bytes that `rvq_tu
 |---|---|---|---|---|---|---|---|
 {table}
 
+The same model where every patch stops after as many stages as it needs, in files of at most so many bits per pixel
+(`compress(photo, max_bytes=…)`):
+
+| bits per pixel | PSNR, dB | JPEG | WebP | size / JPEG's at that PSNR | size / WebP's |
+|---|---|---|---|---|---|
+{budgets}
+
 - From 1 to 8 stages it gains {gain:.2f} dB.
 - With the quantizer bypassed it gives {gap:.2f} dB more than with 8 stages.
-- The quantizer takes {share:.0%} of a training step (16 crops).
+- The quantizer takes {share:.0%} of a training step (64 crops).
 - With {threads} thread(s), 512 × 512 pixels take {encoding:.2f} s to indices and {decoding:.2f} s back.
 
-JPEG is Pillow's, with optimized tables, at the best of all its qualities with and without coarser colour; where no JPEG
-is as small, its smallest file counts. Numbers of stages at which the model is better than a JPEG of the same size:
-{wins}. At all others JPEG wins.
+JPEG is Pillow's, with optimized tables, at the best of all its qualities with and without coarser colour; WebP is
+Pillow's with its most thorough method. Where no file of theirs is as small, their smallest counts. Bits per pixel at
+which the model is better than a JPEG of the same size:
+
+{wins}
+
+At all others JPEG wins.
 
 **Limits.** Seven photographs are few. Text, drawings and textures unlike theirs come out blurred, and no number of
 stages gives a picture without loss.

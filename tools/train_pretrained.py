@@ -23,11 +23,11 @@ from rvq_tutorial.models import VQVAE, Decoder, Encoder
 from rvq_tutorial.prior import IndexPrior
 
 SEED = 0
-DIM, CODEBOOK_SIZE, NUM_QUANTIZERS = 20, 256, 8
+DIM, CODEBOOK_SIZE, NUM_QUANTIZERS = 19, 256, 8
 WIDTH, NUM_BLOCKS = 80, 4
 QUANTIZE_DROPOUT = 0.3
 BEAM_SIZE = 8  # when it is used; in training the search is greedy
-CROP_SIZE, BATCH_SIZE, STEPS_A_ROUND = 64, 16, 128
+CROP_SIZE, BATCH_SIZE, STEPS_A_ROUND = 64, 64, 32
 PRIOR_CROP_SIZE, PRIOR_ROUNDS = 128, 24
 COLOURINGS = (0.0, 0.0), (0.25, 0.6), (0.4, 0.9)  # of the prior's crops: gain and gamma, see `tinted`
 VARIANCE = 0.08  # of the crops, about: the loss does not depend on it much
@@ -45,8 +45,9 @@ class Phase(NamedTuple):
 
 # Swapped colours teach the network more than seven photographs hold. In the end it gets the true ones alone, lest it
 # keep codewords for greens and blues that no photograph has.
-PHASES = Phase(120, 1.5e-3, swapped=0.5), Phase(16, 5e-4, swapped=0.0)
+PHASES = Phase(480, 2e-3, swapped=0.5), Phase(64, 7e-4, swapped=0.0)
 ROUNDS = sum(phase.rounds for phase in PHASES)
+SETTINGS = repr((SEED, DIM, CODEBOOK_SIZE, NUM_QUANTIZERS, WIDTH, NUM_BLOCKS, QUANTIZE_DROPOUT, BATCH_SIZE, PHASES))
 
 
 class Training:
@@ -68,6 +69,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": (self.rounds_done, self.seconds),
+            "settings": SETTINGS,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -176,7 +178,10 @@ def main() -> None:
 
     training = Training()
     if STATE.exists():
-        training.load_state_dict(torch.load(STATE, weights_only=True))
+        state = torch.load(STATE, weights_only=True)
+        if state.get("settings") != SETTINGS:
+            sys.exit(f"{STATE} comes from a training with other settings: remove it to begin anew.")
+        training.load_state_dict(state)
         print(f"Going on after {training.rounds_done} of {ROUNDS} rounds.")
     STATE.parent.mkdir(exist_ok=True)
     with tqdm(total=ROUNDS, initial=training.rounds_done, unit="round", file=sys.stdout) as bar:

@@ -20,7 +20,8 @@
 # - say how many bits a pixel takes, and what each further stage buys;
 # - make one model decode from any number of stages, and say what that costs;
 # - weight the three terms of the loss apart, and foresee what happens;
-# - write a photo to a file of real bytes, read it back from any part of it, and compare it fairly with JPEG and WebP.
+# - write a photo to a file of real bytes, read it back from any part of it, and spend the bytes where they help;
+# - compare the result fairly with JPEG and WebP.
 #
 # **You need** notebook 02 (straight-through, codebook and commitment loss), 04 (residual stages, prefixes), 05 (beam search) and 06 (encoder, decoder, VQ-VAE).
 #
@@ -39,6 +40,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tqdm import tqdm
 
 from rvq_tutorial import ResidualVectorQuantizer, check, codec, data, metrics, plots, pretrained, widgets
 from rvq_tutorial.models import VQVAE, Decoder, Encoder
@@ -364,7 +366,8 @@ for stages, own in separate.items():
     if stages < 8:
         cut_differences[f"M = 8, cut to {stages}"] = mean_psnr(separate[8], stages) - alone
     print(f"a model for M = {stages} alone: {alone:.2f} dB")
-plots.bars(differences | cut_differences, label="gain over a model for that many stages alone, dB")
+rounded = {name: round(gain, 2) + 0.0 for name, gain in (differences | cut_differences).items()}
+plots.bars(rounded, label="gain over a model for that many stages alone, dB")
 
 # %%
 dropout, cut = list(differences.values()), list(cut_differences.values())
@@ -374,7 +377,7 @@ assert sum(dropout[:2]) > sum(cut[:2])  # and short prefixes need it
 # %% [markdown]
 # One model costs a few tenths of a decibel at most: over three seeds we saw at most 0.3 dB less than a model trained for that number of stages alone. Without dropout, the model for 8 stages is a little better at 8, and worse when it is cut to 1 or 2.
 #
-# So little is lost because the latents are the same for all: what a good first stage needs differs little from what eight need. The longer one trains, the more the models specialize. To see it, set `steps=600, batch_size=16`: there the model for a single stage was 0.4 dB ahead in our run.
+# So little is lost because the latents are the same for all: what a good first stage needs differs little from what eight need. The longer one trains, the more the models specialize. To see it, set `steps=600, batch_size=16`: there the model for a single stage was ahead by 0.30, 0.32 and 0.42 dB with three seeds.
 #
 # ## Three terms, three weights
 #
@@ -642,6 +645,61 @@ print("exit code", exit_code)
 assert exit_code == 1 and not output.exists()
 
 # %% [markdown]
+# ## Stages where they are needed
+#
+# So far every patch got as many stages as every other, the blurred ground behind the cat as many as its whiskers. Let each patch stop by itself: from there on its index is −1, no stage.
+#
+# Which patches should stop? Put a **price** on a stage. A patch takes the number of stages m that makes
+#
+# $$\lVert \text{what } m \text{ stages leave of its latent} \rVert^2 + \text{price} \cdot m$$
+#
+# least: it buys as long as buying pays. All patches see the same price, so no stage would save more if another patch had it instead (Shoham and Gersho 1988). `encode_each` finds, in one search, the best indices for every m, and what they leave:
+
+# %%
+with torch.no_grad():
+    paths, left = shipped.quantizer.encode_each(shipped.latents(cat[None]))
+print("for each m:", tuple(paths.shape), "indices,", tuple(left.shape), "squared distances")
+assert torch.equal(paths[..., 3, :4], shipped.encode(cat[None], num_quantizers=4)) and (paths[..., 3, 4:] == -1).all()
+
+# %% [markdown]
+# Raise the price and watch which patches give up first.
+
+
+# %%
+@torch.no_grad()
+def at_price(price):
+    """How many stages each patch of the cat buys, and what it looks like then."""
+    num_stages = (left + price * torch.arange(1, 9)).argmin(-1) + 1
+    indices = torch.take_along_dim(paths, num_stages[..., None, None] - 1, -2)[..., 0, :]
+    height, width = cat.shape[1:]
+    image = shipped.decode(indices)[0, :, :height, :width].clamp(0, 1)
+    amounts = (num_stages[0] / 8).repeat_interleave(8, 0).repeat_interleave(8, 1)[:height, :width]
+    titles = [
+        f"stages of each patch\n1 dark, 8 bright, mean {num_stages.float().mean():.1f}",
+        f"price {price:g}\n{metrics.psnr(image, cat):.2f} dB",
+        "the photo itself\n ",
+    ]
+    return plots.photo_row(torch.stack([amounts.expand(3, -1, -1), image, cat]), titles)
+
+
+widgets.explore(at_price, price=[0.0, 0.01, 0.03, 0.1, 0.3, 1.0])
+
+# %% [markdown]
+# Whoever sends a photo has no price in mind but a number of bytes. So `compress` tries prices, by halving, until the file just fits: `coder.compress(photo, max_bytes=6000)`, or `--max-bytes 6000` in a terminal. Whether a patch goes on is entropy-coded too: where its neighbours went on, it most likely does.
+#
+# Is that better than the same number of stages everywhere? Both at the same number of bytes:
+
+# %%
+for name, photo in photos.held_out.items():
+    uniform = coder.compress(photo, num_quantizers=4)
+    fitted = coder.compress(photo, max_bytes=len(uniform))
+    before, after = (metrics.psnr(coder.decompress(file), photo) for file in (uniform, fitted))
+    print(f"{name:>8}, {len(uniform):6,} bytes: 4 stages everywhere {before:.2f} dB, where needed {after:.2f} dB")
+    assert len(fitted) <= len(uniform) and after > before + 0.1
+
+# %% [markdown]
+# It pays on every photo, most where calm and busy parts lie side by side. And it gives us *every* size, not eight of them. (Very small files gain nothing: the first stage is worth its price nearly everywhere, and there is little else to share out.)
+#
 # ## Your own photo, beside JPEG and WebP
 #
 # Press the button and choose a photo. Then run the next cell and those below it once more. (Until then they show the held-out cup of coffee. A photo larger than 640 pixels is made smaller, to be quick.)
@@ -658,7 +716,7 @@ mine = F.interpolate(mine[None], sides, mode="bilinear", antialias=True)[0].clam
 print(f"{sides[0]} × {sides[1]} pixels")
 
 # %% [markdown]
-# A fair comparison takes **files of the same number of bytes**, every header counted. JPEG and WebP have a quality setting instead of stages. So for each of our sizes we look, by halving, for the highest quality whose file isn't larger.
+# A fair comparison takes **files of the same number of bytes**, every header counted. Ours are made to size. JPEG and WebP have a quality setting; for each size we look, by halving, for the highest quality whose file isn't larger.
 
 
 # %%
@@ -685,46 +743,50 @@ def best_within(photo, kind, num_bytes):
 
 
 # %%
-file = coder.compress(mine)
+def file_sizes(photo):
+    """Five numbers of bytes, evenly spread on a logarithmic scale, from a file of one stage to one of all."""
+    least, most = (len(coder.compress(photo, num_quantizers=stages)) for stages in (1, 8))
+    return np.geomspace(least, most, 5).astype(int).tolist()
+
+
 compared = {}
-for stages in range(1, 9):
-    prefix = codec.truncate(file, stages)
-    rivals = {kind: best_within(mine, kind, len(prefix)) for kind in ("JPEG", "WebP")}
-    images = {"ours": coder.decompress(prefix)} | {kind: decoded(rival) for kind, rival in rivals.items()}
-    sizes = {"ours": len(prefix)} | {kind: len(rival) for kind, rival in rivals.items()}
-    compared[stages] = {kind: (image, sizes[kind]) for kind, image in images.items()}
+for num_bytes in tqdm(file_sizes(mine), desc="Files", unit="size", file=sys.stdout):
+    files = {"ours": coder.compress(mine, max_bytes=num_bytes)}
+    files |= {kind: best_within(mine, kind, num_bytes) for kind in ("JPEG", "WebP")}
+    images = {kind: (coder.decompress if kind == "ours" else decoded)(file) for kind, file in files.items()}
+    compared[num_bytes] = {kind: (image, len(files[kind])) for kind, image in images.items()}
 
 # %% [markdown]
 # Two measures tell how good a picture is. PSNR knows only squared errors. **SSIM** (Wang et al. 2004) compares means, variances and covariances in small windows, 1 for equal pictures; it follows the eye a little better.
 
 # %%
 quality_of = {
-    (stages, kind): (metrics.psnr(image, mine), metrics.ssim(image, mine))
-    for stages, row in compared.items()
+    (num_bytes, kind): (metrics.psnr(image, mine), metrics.ssim(image, mine))
+    for num_bytes, row in compared.items()
     for kind, (image, _) in row.items()
 }
-print("layers    " + "".join(f"{kind:>26}" for kind in ("ours", "JPEG", "WebP")))
-for stages, row in compared.items():
-    words = ["{:7,} B {:5.2f} dB {:.3f}".format(size, *quality_of[stages, kind]) for kind, (_, size) in row.items()]
-    print(f"{stages}         " + "".join(f"{word:>26}" for word in words))
+print(" at most " + "".join(f"{kind:>26}" for kind in ("ours", "JPEG", "WebP")))
+for num_bytes, row in compared.items():
+    words = ["{:7,} B {:5.2f} dB {:.3f}".format(size, *quality_of[num_bytes, kind]) for kind, (_, size) in row.items()]
+    print(f"{num_bytes:7,} B" + "".join(f"{word:>26}" for word in words))
 
 
 # %%
-def beside(num_quantizers):
-    """The photo at one rate: from our file, from a JPEG, from a WebP, and itself."""
-    row = compared[num_quantizers]
+def beside(num_bytes):
+    """The photo at one size: from our file, from a JPEG, from a WebP, and itself."""
+    row = compared[num_bytes]
     titles = [
-        "{}\n{:,} bytes\n{:.1f} dB, SSIM {:.2f}".format(kind, size, *quality_of[num_quantizers, kind])
+        "{}\n{:,} bytes\n{:.1f} dB, SSIM {:.2f}".format(kind, size, *quality_of[num_bytes, kind])
         for kind, (_, size) in row.items()
     ]
     views = [part(image) for image, _ in row.values()] + [part(mine)]
     return plots.photo_row(torch.stack(views), [*titles, "the photo itself\n \n "])
 
 
-widgets.explore(beside, num_quantizers=list(range(1, 9)))
+widgets.explore(beside, num_bytes=list(compared))
 
 # %% [markdown]
-# Move the slider to the left. There JPEG falls into blocks of a single colour or can't make a file so small, while ours turns soft. Now to the right: JPEG and WebP become sharp, and ours stops getting better. Our encoder kept 20 numbers of a patch and let go of the rest; more stages describe those 20 better, and nothing else.
+# Move the slider to the left. There JPEG falls into blocks of a single colour or can't make a file so small, while ours turns soft. Now to the right: JPEG and WebP become sharp, and ours stops getting better. Our encoder kept 19 numbers of a patch and let go of the rest; more stages describe those 19 better, and nothing else.
 #
 # ## The honest curve
 #
@@ -741,10 +803,9 @@ def points(photo, files, images):
 
 
 curves = {}
-for name, photo in photos.held_out.items():
-    file = coder.compress(photo)
-    prefixes = [codec.truncate(file, stages) for stages in range(1, 9)]
-    curves[name] = {"ours": points(photo, prefixes, map(coder.decompress, prefixes))}
+for name, photo in tqdm(photos.held_out.items(), desc="Files", unit="photo", file=sys.stdout):
+    files = [coder.compress(photo, max_bytes=num_bytes) for num_bytes in file_sizes(photo)]
+    curves[name] = {"ours": points(photo, files, map(coder.decompress, files))}
     for kind in ("JPEG", "WebP"):
         files = [encoded(photo, kind, quality) for quality in QUALITIES]
         curves[name][kind] = points(photo, files, map(decoded, files))
@@ -777,16 +838,17 @@ jpeg, webp = (np.mean([ahead[kind, name] for name in curves], axis=0) for kind i
 smallest = [(min(curve["ours"][0]), min(curve["JPEG"][0]), min(curve["WebP"][0])) for curve in curves.values()]
 
 # %%
-assert all((ahead["JPEG", name][:2] > 0).all() for name in curves)  # each photo, 1 and 2 layers
-assert jpeg[7] < 0 and (webp[1:] < 0).all()  # the mean over the photos
+assert all((ahead["JPEG", name][:3] > 0).all() for name in curves)  # each photo, the three smaller files
+assert jpeg[4] < 0 and webp[4] < -1  # the mean over the photos, the largest
+assert (ahead["WebP", "chelsea"][1:4] > 0).all() and (ahead["WebP", "china"] < 0).all()
 assert all(ours < min(rivals) for ours, *rivals in smallest)
 
 # %% [markdown]
-# - **Ours is ahead of JPEG** with one or two layers, below about 0.2 bits per pixel, on each of the three photos. One layer is smaller than any JPEG or WebP that Pillow can write.
-# - **JPEG is ahead** on average where the files are large. On the cat, soft fur and blurred ground, ours stays ahead for long. On the temple, full of fine lines, JPEG takes over early.
-# - **WebP is ahead** on average wherever it can write a file at all. It predicts each block from its neighbours in the picture, and spends its bits where the picture needs them. Ours spends as many stages on sky as on fur; only its entropy coder knows the difference.
+# - **Ours is ahead of JPEG** with the three smaller files, up to a fifth of a bit per pixel, on each of the three photos. The smallest is smaller than any JPEG or WebP that Pillow can write.
+# - **Ours and WebP are close** in the middle. On the cat, soft fur and blurred ground, ours is ahead there; on the coffee they are about level; on the temple, full of fine lines, WebP is ahead everywhere.
+# - **WebP and JPEG are ahead** where files are large. They have no ceiling: with enough bits they keep all of a patch. Ours kept 19 numbers of 192.
 #
-# So there is much to gain still: stages where they are needed, larger latents for more bits, more photos to train on. The seven notebooks end where a real codec begins.
+# Seven training photos, a network of a page and a prior of counted pairs: there is much to gain still. Larger latents for more bits, more photos to train on, a network that foresees the indices. The seven notebooks end where a real codec begins.
 #
 # ### What is wrong here? · The prefix that isn't the best
 #
@@ -801,7 +863,7 @@ for name, photo in photos.held_out.items():
     assert own > cut_down
 
 # %% [markdown]
-# The beam chooses the first codeword with all eight in view, and the best sum need not begin with the nearest codeword. Whoever wants a small file and nothing else should ask for it: `compress(photo, num_quantizers=1)`. The curves above are those of the cut file, the worse for us.
+# The beam chooses the first codeword with all eight in view, and the best sum need not begin with the nearest codeword. Whoever wants a small file and nothing else should ask for it: `compress(photo, num_quantizers=1)`, or `max_bytes`, as in the curves above.
 #
 # ### Exercise 5 · Explore · ★★★ · 8 minutes
 #
@@ -835,7 +897,8 @@ check.jpeg_wins_from(jpeg_wins_from)
 # - At 8 bits one codebook of 256 beats two of 16, and two beat four of 4. It takes 8 and 16 times their memory.
 # - Without commitment the quantizer loses more than 1.5 times as much of the latents; with sixteen times as much commitment, less than 0.7 times, and the picture is worse.
 # - More than four fifths of every stage's codewords are used on photos never seen.
-# - The file is real: below about 0.2 bits per pixel it is better than JPEG on all three photos. At its largest size JPEG is better on average, and WebP at every size from two layers on.
+# - Stages where they are needed make a better picture of the same number of bytes, and give every size.
+# - The file is real. Up to a fifth of a bit per pixel it is better than JPEG on all three photos, and about as good as WebP on two. At its largest size both are better.
 #
 # ## Self-test
 #
@@ -884,6 +947,7 @@ check.jpeg_wins_from(jpeg_wins_from)
 # - N. Zeghidour et al., *SoundStream: An End-to-End Neural Audio Codec* (2021), arXiv:2107.03312: residual quantizer and quantizer dropout, section III-C.
 # - A. van den Oord, O. Vinyals, K. Kavukcuoglu, *Neural Discrete Representation Learning* (2017), arXiv:1711.00937: the VQ-VAE, eq. 3.
 # - D. Lee et al., *Autoregressive Image Generation using Residual Quantization* (2022), arXiv:2203.01941: residual quantization of images.
+# - Y. Shoham, A. Gersho, *Efficient Bit Allocation for an Arbitrary Set of Quantizers* (1988), IEEE Transactions on Acoustics, Speech, and Signal Processing 36(9): one price for all.
 # - J. Ballé, V. Laparra, E. P. Simoncelli, *End-to-end Optimized Image Compression* (2017), arXiv:1611.01704: a learned codec trained for rate and distortion together, with an entropy coder.
 # - R. Bamler, *Understanding Entropy Coding With Asymmetric Numeral Systems (ANS): a Statistician's Perspective* (2022), arXiv:2201.01741: by the author of `constriction`.
 # - R. Kumar et al., *High-Fidelity Audio Compression with Improved RVQGAN* (2023), arXiv:2306.06546: dropout for a share of the samples, as here.
