@@ -64,7 +64,7 @@ def autoencoder_step(short: bool) -> Section:
     shipped, _ = pretrained.load()
     settings = {name: getattr(shipped.encoder, name) for name in ("dim", "width", "num_blocks")}
     residual = {name: getattr(shipped.quantizer, name) for name in ("dim", "codebook_size", "num_quantizers")}
-    residual["quantize_dropout"] = 0.3  # not kept in the file
+    residual["quantize_dropout"] = 0.0  # theirs would drop stages in every step, and save their time
     quantizers = {
         "ours": ResidualVectorQuantizer(**residual, channel_dim=1),
         "no quantizer": Bypass(),

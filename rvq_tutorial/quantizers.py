@@ -6,6 +6,7 @@ codebook, to what is left: x minus its codeword. And again, M times in all.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -350,7 +351,8 @@ class ResidualVectorQuantizer(_Quantizer):
         rows, shape = self._to_rows(x)
         stages = self._first_stages(num_quantizers)
         paths, left = [], []
-        for indices, residual in self._best_paths(rows.detach(), stages, self.beam_size):
+        for candidates in self._paths(rows.detach(), stages, self.beam_size):
+            indices, residual = self._nearest_path(*candidates)
             paths.append(F.pad(indices, (0, len(stages) - indices.shape[-1]), value=-1))
             left.append(residual.square().sum(-1))
         return torch.stack(paths, -2).view(*shape, len(stages), -1), torch.stack(left, -1).view(*shape, -1)
@@ -383,25 +385,34 @@ class ResidualVectorQuantizer(_Quantizer):
     def _search(self, rows: Tensor, num_quantizers: int | None, beam_size: int) -> Tensor:
         """(N, dim) → (N, M): at each stage the codeword nearest to the residual, or the best of `beam_size` paths."""
         check_whole(beam_size, "beam_size")
-        *_, (indices, _) = self._best_paths(rows, self._first_stages(num_quantizers), beam_size)
-        return indices
+        last = deque(self._paths(rows, self._first_stages(num_quantizers), beam_size), maxlen=1).pop()
+        return self._nearest_path(*last)[0]
 
     def _first_stages(self, num_quantizers: int | None) -> nn.ModuleList:
         num_quantizers = self.num_quantizers if num_quantizers is None else num_quantizers
         check_whole(num_quantizers, "num_quantizers", high=self.num_quantizers)
         return self.stages[:num_quantizers]
 
-    def _best_paths(self, rows: Tensor, stages: nn.ModuleList, beam_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """After each stage, the best paths so far: indices (N, m) and residuals (N, dim), both only until the next."""
+    def _paths(
+        self, rows: Tensor, stages: nn.ModuleList, beam_size: int
+    ) -> Iterator[tuple[tuple[Tensor, Tensor], ...]]:
+        """After each stage the greedy paths so far, and the best of a beam: indices (N, m), residuals (N, dim).
+
+        They are good only until the next stage.
+        """
         greedy = self._greedy_paths(rows, stages)
-        if beam_size == 1:
-            yield from greedy
-            return
-        beam = self._beam_paths(rows, stages, beam_size)
-        for (indices, residual), (paths, residuals) in zip(greedy, beam, strict=True):
-            # The greedy path can drop out of the beam half way, and yet end nearer.
-            nearer = (residuals.square().sum(-1) < residual.square().sum(-1)).unsqueeze(-1)
-            yield torch.where(nearer, paths, indices), torch.where(nearer, residuals, residual)
+        # The greedy path can drop out of the beam half way, and yet end nearer.
+        return zip(greedy) if beam_size == 1 else zip(greedy, self._beam_paths(rows, stages, beam_size), strict=True)
+
+    @staticmethod
+    def _nearest_path(path: tuple[Tensor, Tensor], *others: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """For every row the one of the paths that leaves the shortest residual: its indices, and that residual."""
+        indices, residual = path
+        for other_indices, other_residual in others:
+            nearer = (other_residual.square().sum(-1) < residual.square().sum(-1)).unsqueeze(-1)
+            indices = torch.where(nearer, other_indices, indices)
+            residual = torch.where(nearer, other_residual, residual)
+        return indices, residual
 
     @staticmethod
     def _greedy_paths(rows: Tensor, stages: nn.ModuleList) -> Iterator[tuple[Tensor, Tensor]]:
