@@ -182,7 +182,7 @@ def test_indices_that_stop_come_back(height, width, codebook_size, seed):
 )
 @settings(deadline=None, max_examples=40)
 def test_a_file_of_at_most_so_many_bytes(height, width, num_quantizers, beam_size, data):
-    """It fits, and every patch has one of the paths of `encode_each`: at least one stage, and no worse than with one."""
+    """It fits, and every patch has one of the paths of `encode_each`: at least one stage, and no worse for it."""
     ours = shared(6, 4, beam_size=beam_size)
     image = random_image(height, width)
     least, most = len(ours.compress(image, 1)), len(ours.compress(image, num_quantizers))
