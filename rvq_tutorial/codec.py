@@ -3,14 +3,14 @@
 A file is a header, then one layer for each stage of the residual quantizer. The first m layers alone decode to the
 picture of the first m stages, so a file that was cut short still holds one:
 
-A patch may stop before the last stage: sky needs fewer than fur. Asked for a file of at most so many bytes, the codec
-lets each patch stop where going on would take less off its error than the price of a stage, and looks for the price at
-which the file just fits (Shoham & Gersho 1988: no stage of another patch would then have been the better buy).
-
     header    "RVQ", version (1 byte), fingerprint of the model (4), height (2), width (2), number of layers (1)
     layer     how many bytes (4), CRC-32 of the file up to this layer and of these bytes (4), these bytes
 
 The bytes of a layer are the indices of a stage, from a range coder that knows their probabilities from `prior`.
+
+A patch may stop before the last stage: sky needs fewer than fur. Asked for a file of at most so many bytes, the codec
+lets each patch stop where going on would take less off its error than the price of a stage, and looks for the price at
+which the file just fits (Shoham & Gersho 1988: no stage of another patch would then have been the better buy).
 """
 
 import argparse

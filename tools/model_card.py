@@ -165,16 +165,16 @@ def _budget_rows(budgets: list[list[Point]], jpegs: list[list[Point]], webps: li
     """A row of the card's second table for every rate, from the points of every photograph."""
     for rate, points in zip(RATES, budgets, strict=True):
         psnr = fmean(ours.psnr for ours in points)
-        rivals = (
-            fmean(best_psnr(file, ours.bits_per_pixel) for file, ours in zip(files, points, strict=True))
-            for files in (jpegs, webps)
-        )
-        sizes = (
-            fmean(ours.bits_per_pixel / least_bits(file, ours.psnr) for file, ours in zip(files, points, strict=True))
-            for files in (jpegs, webps)
-        )
+        rivals, sizes = zip(*(_compared(points, files) for files in (jpegs, webps)), strict=True)
         cells = [f"{rate}", f"{psnr:.2f}", *(f"{rival:.2f}" for rival in rivals), *(f"{size:.2f}" for size in sizes)]
         yield f"| {' | '.join(cells)} |"
+
+
+def _compared(points: Iterable[Point], files: list[list[Point]]) -> tuple[float, float]:
+    """Means over the photographs: the rival's PSNR at the size of our file, and our size over its at our PSNR."""
+    pairs = list(zip(points, files, strict=True))
+    rival = fmean(best_psnr(file, ours.bits_per_pixel) for ours, file in pairs)
+    return rival, fmean(ours.bits_per_pixel / least_bits(file, ours.psnr) for ours, file in pairs)
 
 
 def _rows(model: VQVAE, photos: list[Tensor], points: list[list[Point]], files: list[list[Point]]) -> Iterator[str]:
@@ -183,10 +183,8 @@ def _rows(model: VQVAE, photos: list[Tensor], points: list[list[Point]], files: 
     used = usage(model, photos)
     plain = math.log2(model.quantizer.codebook_size) / model.encoder.stride**2
     for m, at_m in enumerate(zip(*points, strict=True)):
-        pairs = list(zip(files, at_m, strict=True))
         rate, psnr = (fmean(column) for column in zip(*at_m, strict=True))
-        rival = fmean(best_psnr(file, ours.bits_per_pixel) for file, ours in pairs)
-        size = fmean(ours.bits_per_pixel / least_bits(file, ours.psnr) for file, ours in pairs)
+        rival, size = _compared(at_m, files)
         yield (
             f"| {m + 1} | {plain * (m + 1):.3f} | {rate:.3f} | {psnr:.2f} | {rival:.2f} | {size:.2f} "
             f"| {truncated[m]:.2f} | {used[m]:.1%} |"

@@ -5,6 +5,7 @@ every round: interrupt it at will, and started again it goes on where it stopped
 """
 
 import argparse
+import io
 import math
 import sys
 import time
@@ -19,6 +20,7 @@ from tqdm import tqdm, trange
 
 from rvq_tutorial import ResidualVectorQuantizer, data, pretrained
 from rvq_tutorial.codec import Codec
+from rvq_tutorial.files import write_whole
 from rvq_tutorial.models import VQVAE, Decoder, Encoder
 from rvq_tutorial.prior import IndexPrior
 
@@ -187,9 +189,9 @@ def main() -> None:
     with tqdm(total=ROUNDS, initial=training.rounds_done, unit="round", file=sys.stdout) as bar:
         while training.rounds_done < ROUNDS:
             error = training.next_round()
-            unfinished = STATE.with_suffix(".part")
-            torch.save(training.state_dict(), unfinished)
-            unfinished.replace(STATE)
+            state = io.BytesIO()
+            torch.save(training.state_dict(), state)
+            write_whole(STATE, state.getvalue())
             bar.set_postfix_str(f"PSNR of the crops {-10 * math.log10(error):.2f} dB", refresh=False)
             bar.update()
 
