@@ -10,6 +10,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from rvq_tutorial import plots
+from rvq_tutorial.plots import curves
 
 generator = torch.Generator().manual_seed(0)
 POINTS = torch.randn(200, 2, generator=generator)
@@ -301,7 +302,7 @@ def test_cells_are_those_of_the_nearest_codeword():
 
 
 def test_line_names_are_spread_apart_and_stay_in_order():
-    heights = plots._spread([0.1, 0.11, 0.12, 0.9, 1.0], 0.1)
+    heights = curves._spread([0.1, 0.11, 0.12, 0.9, 1.0], 0.1)
     assert np.diff(heights).min() >= 0.1 - 1e-9
     assert 0 <= heights[0] < heights[-1] <= 1
 

@@ -1,0 +1,168 @@
+"""Exercises of 01 · How few colours does a photo need?"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rvq_tutorial.check.judging import Wrong, compare, difference, exercise, run, shown
+from rvq_tutorial.search import nearest
+
+
+@exercise
+def file_bits(answer: Callable) -> str:
+    """Height, width, K → bits of the indices and of the codebook, 24 for each codeword."""
+    mistakes = {
+        "The codebook is missing: it is sent along, 24 bits for each codeword.": lambda h, w, k: h * w * math.log2(k),
+        "An index isn't K bits long: K things are told apart by log2(K) bits.": lambda h, w, k: h * w * k + 24 * k,
+        "One index names a whole colour: don't count it once for each channel.": lambda h, w, k: (
+            3 * h * w * math.log2(k) + 24 * k
+        ),
+        "A codeword has three channels of 8 bits: it takes 24 bits.": lambda h, w, k: h * w * math.log2(k) + 8 * k,
+        "A codeword takes 3 bytes, which are 24 bits.": lambda h, w, k: h * w * math.log2(k) + 3 * k,
+        "That is one codeword; the codebook has K of them.": lambda h, w, k: h * w * math.log2(k) + 24,
+        "The codebook is sent once, and not with every pixel.": lambda h, w, k: h * w * (math.log2(k) + 24),
+        "The logarithm is that to base 2: math.log2.": lambda h, w, k: h * w * math.log(k) + 24 * k,
+        "These are bytes; the question is about bits.": lambda h, w, k: (h * w * math.log2(k) + 24 * k) / 8,
+    }
+    for height, width, size in [(100, 80, 16), (7, 5, 2), (214, 320, 256), (30, 40, 8)]:
+        inputs = {"height": height, "width": width, "codebook_size": size}
+        compare(answer, lambda h, w, k: h * w * math.log2(k) + 24 * k, mistakes, **inputs)
+    return "Right for every size tried. Our photo with K = 16: 273,920 bits of indices, 384 of codebook, a 700th."
+
+
+@exercise
+def nearest_colours(answer: Callable) -> str:
+    """(N, 3), (K, 3) → (N,): the index of the nearest codeword."""
+    mistakes = {
+        "These are the codewords farthest away: the smallest distance wins, so take argmin.": lambda x, codebook: (
+            torch.cdist(x, codebook).argmax(1)
+        ),
+        "The minimum is taken over the pixels; take it over the codewords.": lambda x, codebook: torch.cdist(
+            x, codebook
+        ).argmin(0),
+        "Without the square, positive and negative differences cancel.": lambda x, codebook: (
+            (x[:, None] - codebook).sum(2).argmin(1)
+        ),
+        "Square each channel's difference first, then sum: this compares brightness alone.": lambda x, codebook: (
+            (x[:, None] - codebook).sum(2).square().argmin(1)
+        ),
+        "These are distances added up along the axes; nearest is by the sum of squares.": lambda x, codebook: (
+            torch.cdist(x, codebook, p=1).argmin(1)
+        ),
+        "These are the smallest distances: the index of each is asked for, so take argmin.": lambda x, codebook: (
+            (x[:, None] - codebook).square().sum(2).amin(1)
+        ),
+        "The sum runs over the codewords: sum over the components, the last axis.": lambda x, codebook: (
+            (x[:, None] - codebook).square().sum(1).argmin(1)
+        ),
+        "These are colours, already decoded: return the indices.": lambda x, codebook: codebook[nearest(x, codebook)],
+    }
+    for num, size in [(50, 8), (8, 50), (200, 2), (1, 16)]:
+        compare(answer, nearest, mistakes, pixels=torch.rand(num, 3), codebook=torch.rand(size, 3))
+    return "nearest_colours finds the nearest codeword for every pixel tried."
+
+
+def _sums(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    return torch.zeros_like(codebook).index_add_(0, indices, pixels)
+
+
+def _means(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    """The mean of each codeword's pixels; NaN for one without any."""
+    return _sums(pixels, indices, codebook) / torch.bincount(indices, minlength=len(codebook))[:, None]
+
+
+@exercise
+def move_codewords(answer: Callable) -> str:
+    """(N, dim), (N,), (K, dim) → (K, dim): the mean of each codeword's pixels."""
+    mistakes = {
+        "These are sums: divide each by the number of its pixels.": _sums,
+        "Each sum is divided by the number of all pixels: divide by that of the codeword's own.": lambda x, i, c: (
+            _sums(x, i, c) / len(x)
+        ),
+        "Each sum is divided by K: divide by the number of the codeword's own pixels.": lambda x, i, c: (
+            _sums(x, i, c) / len(c)
+        ),
+        "The codewords haven't moved.": lambda x, i, c: c,
+        "These are medians; the mean is what makes the sum of squares smallest.": lambda x, i, c: torch.stack(
+            [x[i == k].median(0).values for k in range(len(c))]
+        ),
+        "The old codeword is averaged in as well: take its pixels alone.": lambda x, i, c: (
+            (_sums(x, i, c) + c) / (torch.bincount(i, minlength=len(c))[:, None] + 1)
+        ),
+    }
+    for num, dim, size in [(40, 3, 5), (300, 3, 16), (30, 2, 30), (9, 4, 1)]:
+        indices = torch.cat([torch.arange(size), torch.randint(size, (num - size,))])[torch.randperm(num)]
+        compare(answer, _means, mistakes, pixels=torch.rand(num, dim), indices=indices, codebook=torch.rand(size, dim))
+    return "Each codeword moves to the mean of its pixels, on every input tried."
+
+
+@exercise
+def rescue_codewords(answer: Callable) -> str:
+    """(N, dim), (N,), (K, dim) → (K, dim): used codewords at their means, unused ones at the worst-served pixels."""
+    for num, size, num_used in [(60, 8, 6), (200, 16, 16), (50, 10, 3), (20, 4, 1)]:
+        names = torch.randperm(size)[:num_used]
+        indices = names[torch.cat([torch.arange(num_used), torch.randint(num_used, (num - num_used,))])]
+        pixels, codebook = torch.rand(num, 3), torch.rand(size, 3)
+        moved = run(answer, pixels=pixels, indices=indices, codebook=codebook)
+        where = f"Seen with {num} pixels and {size} codewords, of which {size - num_used} are unused."
+        if not isinstance(moved, Tensor) or moved.shape != codebook.shape:
+            raise Wrong(f"Return a codebook of shape {tuple(codebook.shape)}, not {shown(moved)}. {where}")
+        used = torch.zeros(size, dtype=torch.bool).index_fill(0, names, True)
+        if moved[~used].isnan().any():
+            raise Wrong(f"Unused codewords become NaN, 0 / 0: divide by counts.clamp(min=1), replace them. {where}")
+        if fault := difference(moved[used], _means(pixels, indices, codebook)[used], "the mean of a used codeword"):
+            raise Wrong(f"{fault} (counting the used codewords alone). {where}")
+        _judge_rescued(moved[~used], pixels, indices, codebook, where)
+    return "Used codewords move to their means, unused ones to the pixels that need them most."
+
+
+def _judge_rescued(rescued: Tensor, pixels: Tensor, indices: Tensor, codebook: Tensor, where: str) -> None:
+    """Raise Wrong unless the rescued codewords are the pixels farthest from their codewords, in any order."""
+    if not len(rescued):
+        return
+    worst_first = (pixels - codebook[indices]).square().sum(1).argsort(descending=True)
+    distances, chosen = (pixels - rescued[:, None]).norm(dim=2).min(1)
+    faults = {
+        "Unused codewords end at 0, in black.": not rescued.any(),
+        "Unused codewords stay where they were.": (rescued[:, None] - codebook).norm(dim=2).amin() < 1e-5,
+        "Unused codewords should become pixels, and one of them is none.": distances.max() > 1e-4,
+        "Several unused codewords take the same pixel: give each one of its own.": len(chosen.unique()) < len(chosen),
+        "These pixels are served best: take those with the largest distances.": (
+            set(chosen.tolist()) == set(worst_first[-len(chosen) :].tolist())
+        ),
+        "Unused codewords become pixels, but not those farthest from the codewords they chose, before any moved.": (
+            set(chosen.tolist()) != set(worst_first[: len(chosen)].tolist())
+        ),
+    }
+    for words, found in faults.items():
+        if found:
+            raise Wrong(f"{words} {where}")
+
+
+@exercise
+def colours_needed(answer: Callable) -> str:
+    """(3, H, W), PSNR in dB → the smallest codebook size, a power of 2, that reaches it."""
+    for num_colours, target in [(16, 50.0), (4, 60.0), (1, 40.0), (8, 2.0), (64, 45.0)]:
+        colours = torch.cartesian_prod(*[torch.linspace(0, 1, 4)] * 3)[torch.randperm(64)[:num_colours]]
+        order = torch.arange(48 * 64) % num_colours
+        photo = colours[order[torch.randperm(len(order))]].T.unflatten(1, (48, 64))
+        needed = num_colours if target > 10 else 1
+        found = run(answer, photo=photo, target=target)
+        where = f"Seen on a photo of {num_colours} colour{'s' * (num_colours > 1)}, for {target:g} dB."
+        if isinstance(found, tuple | list) or torch.as_tensor(found).numel() != 1:
+            raise Wrong(f"Return one number, the codebook size. {where}")
+        if found != needed:
+            raise Wrong(f"{_size_fault(float(found), needed)} {where}")
+    return "The smallest size that is good enough, on every photo tried."
+
+
+def _size_fault(found: float, needed: int) -> str:
+    if found == math.log2(needed):
+        return f"{found:g} are the bits of an index; the codebook size is asked for, {needed}."
+    if found not in [2**bits for bits in range(9)]:
+        return f"{found:.4g} is none of the codebook sizes 1, 2, 4, ..., 256."
+    if found < needed:
+        return f"With {found:g} colours the PSNR is still below the target; it takes {needed}."
+    return f"{found:g} is enough, and not the smallest: {needed} will do."

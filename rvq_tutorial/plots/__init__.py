@@ -1,0 +1,49 @@
+"""The course's pictures: pure functions from arrays and numbers to a `Figure` that says what it shows."""
+
+from rvq_tutorial.plots.curves import (
+    ablation,
+    bars,
+    code_usage,
+    codebook_memory,
+    curve,
+    gradient_check,
+    lines,
+    operating_point,
+    quality,
+    rate_distortion,
+    scoreboard,
+    staircase,
+)
+from rvq_tutorial.plots.figure import COLORS, CSS_DPI, MARKERS, PIXELS_PER_INCH, SERIES_COLORS, Figure, in_house_style
+from rvq_tutorial.plots.photos import codeword_places, color_cube, patch_rows, photo_row
+from rvq_tutorial.plots.plane import codeword_paths, gradient_field, residual_stages, voronoi
+
+__all__ = [
+    "COLORS",
+    "CSS_DPI",
+    "MARKERS",
+    "PIXELS_PER_INCH",
+    "SERIES_COLORS",
+    "Figure",
+    "ablation",
+    "bars",
+    "code_usage",
+    "codebook_memory",
+    "codeword_paths",
+    "codeword_places",
+    "color_cube",
+    "curve",
+    "gradient_check",
+    "gradient_field",
+    "in_house_style",
+    "lines",
+    "operating_point",
+    "patch_rows",
+    "photo_row",
+    "quality",
+    "rate_distortion",
+    "residual_stages",
+    "scoreboard",
+    "staircase",
+    "voronoi",
+]

@@ -1,0 +1,110 @@
+"""What every picture is: a matplotlib figure that carries its words, in the course's colours and letters."""
+
+import base64
+import html
+import io
+
+import matplotlib as mpl
+import matplotlib.figure
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+# One meaning a colour, through the whole course: Okabe and Ito's palette, safe for colour-blind readers.
+COLORS = {
+    "data": "#56B4E9",
+    "codeword": "#D55E00",
+    "residual": "#009E73",
+    "reconstruction": "#CC79A7",
+    "train": "#0072B2",
+    "held_out": "#E69F00",
+    "bound": "#000000",
+    "unused": "#A0A0A0",
+}
+MARKERS = {"codeword": "X", "reconstruction": "s", "held_out": "D"}  # all others: a dot
+# For curves and bars without a meaning of their own: hues of Tol's muted palette that are not in COLORS.
+SERIES_COLORS = ("#332288", "#882255", "#999933", "#117733")
+
+CSS_DPI = 100  # one inch of a figure is 100 CSS pixels, so that 10 points are as large as a notebook's text
+PIXELS_PER_INCH = 2 * CSS_DPI  # drawn at twice the size, to be crisp on dense screens
+
+in_house_style = mpl.rc_context(
+    {
+        "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters everywhere
+        "font.size": 10,
+        "figure.titlesize": 11,
+        "axes.titlesize": 11,
+        "axes.titlelocation": "left",
+        "axes.labelsize": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.6,
+        "axes.edgecolor": "#444444",
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.minor.width": 0.4,
+        "ytick.minor.width": 0.4,
+        "legend.fontsize": 9,
+        "legend.frameon": False,
+        "legend.handlelength": 1.0,
+        "legend.handletextpad": 0.4,
+        "legend.markerscale": 1.3,
+        "lines.linewidth": 1.8,
+    }
+)
+
+
+class Figure(matplotlib.figure.Figure):
+    """A matplotlib figure that shows itself in a notebook with an alternative text and a caption.
+
+    width and height are in inches of 100 CSS pixels. No pyplot state knows it; Agg alone draws it.
+    """
+
+    def __init__(self, width: float, height: float, *, alt: str, caption: str):
+        super().__init__((width, height), PIXELS_PER_INCH, facecolor="white", layout="constrained")
+        FigureCanvasAgg(self)
+        self.alt = alt
+        self.caption = caption
+
+    def png(self) -> bytes:
+        """The picture as PNG, encoded for speed rather than size."""
+        return _encode(self._pixels(), "PNG", compress_level=1)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        pixels = self._pixels()
+        if not any(axes.images for axes in self.axes):  # a chart loses nothing in 256 colours; a photo would
+            pixels = pixels.quantize(256, dither=Image.Dither.NONE).convert("RGB")
+        # Lossless: JPEG would blur the edges of a photo's pixels, and PNG takes half as many bytes again.
+        source = base64.b64encode(_encode(pixels, "WEBP", lossless=True)).decode()
+        width, height = (round(inches * CSS_DPI) for inches in self.get_size_inches())
+        picture = (
+            f'<figure style="margin: 0; max-width: {max(width, 560)}px">'
+            f'<img alt="{html.escape(self.alt)}" width="{width}" height="{height}" '
+            f'src="data:image/webp;base64,{source}">'
+            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
+        )
+        return {"text/html": picture, "text/plain": self.alt}
+
+    def _pixels(self) -> Image.Image:
+        self.canvas.draw()
+        return Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
+
+
+def _encode(pixels: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    pixels.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches: they stay there whatever a slider changes, where a layout would move them."""
+    figure.set_layout_engine("none")
+    return figure.add_axes(np.array([left, bottom, width, height]) / np.tile(figure.get_size_inches(), 2))
+
+
+def ink(color: str) -> tuple[float, ...]:
+    """The colour, dark enough to read as text on white."""
+    return tuple(0.62 * channel for channel in mpl.colors.to_rgb(color))

@@ -1,0 +1,140 @@
+"""Wrong answers to the exercises of 01 · How few colours does a photo need?"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rvq_tutorial import kmeans, metrics, nearest
+
+# Exercise → wrong answers, each with a regular expression for what its learner is told.
+WRONG: dict[str, list[tuple[Any, str]]] = {}
+
+WRONG["file_bits"] = [
+    (lambda height, width, size: height * width * math.log2(size), "codebook is missing"),
+    (lambda height, width, size: height * width * size + 24 * size, "isn't K bits"),
+    (lambda height, width, size: 3 * height * width * math.log2(size) + 24 * size, "whole colour"),
+    (lambda height, width, size: height * width * math.log2(size) + 8 * size, "takes 24 bits"),
+    (lambda height, width, size: height * width * (math.log2(size) + 24), "sent once"),
+    (lambda height, width, size: height * width * math.log2(size) + 3 * size, "3 bytes"),
+    (lambda height, width, size: height * width * math.log2(size) + 24, "has K of them"),
+    (lambda height, width, size: height * width * math.log(size) + 24 * size, "base 2"),
+    (lambda height, width, size: (height * width * math.log2(size) + 24 * size) / 8, "bytes"),
+    (lambda height, width, size: 0, "should be 32384, and is 0"),
+]
+
+WRONG["nearest_colours"] = [
+    (lambda pixels, codebook: torch.cdist(pixels, codebook).argmax(1), "farthest"),
+    (lambda pixels, codebook: torch.cdist(pixels, codebook).argmin(0), "over the codewords"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).sum(-1).argmin(1), "cancel"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).sum(-1).abs().argmin(1), "brightness"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).abs().sum(-1).argmin(1), "along the axes"),
+    (lambda pixels, codebook: torch.cdist(pixels, codebook).square().amin(1), "take argmin"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).square().sum(1).argmin(1), "the last axis"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).square().sum(-1).min(1), "one tensor, and is 2 of them"),
+    (lambda pixels, codebook: codebook[nearest(pixels, codebook)], "already decoded"),
+    (lambda pixels, codebook: (pixels - codebook).square().sum(1).argmin(), "raises RuntimeError"),
+    (lambda pixels, codebook: nearest(pixels, codebook)[:, None], "should have shape"),
+]
+
+
+def _moved(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    rows = [pixels[indices == k].mean(0) for k in range(len(codebook))]
+    return torch.stack(rows)
+
+
+def _moved_in_place(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    return codebook.copy_(_moved(pixels, indices, codebook))
+
+
+def _summed_pixels(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    return torch.stack([pixels[indices == k].sum(0) for k in range(len(codebook))])
+
+
+WRONG["move_codewords"] = [
+    (_summed_pixels, "These are sums"),
+    (lambda pixels, indices, codebook: _summed_pixels(pixels, indices, codebook) / len(pixels), "number of all pixels"),
+    (lambda pixels, indices, codebook: _summed_pixels(pixels, indices, codebook) / len(codebook), "divided by K"),
+    (lambda pixels, indices, codebook: codebook + 0, "haven't moved"),
+    (_moved_in_place, "changes codebook in place"),
+    (
+        lambda pixels, indices, codebook: torch.stack(
+            [pixels[indices == k].median(0).values for k in range(len(codebook))]
+        ),
+        "medians",
+    ),
+    (
+        lambda pixels, indices, codebook: torch.stack(
+            [torch.cat([pixels[indices == k], codebook[[k]]]).mean(0) for k in range(len(codebook))]
+        ),
+        "averaged in",
+    ),
+    (
+        lambda pixels, indices, codebook: torch.stack([pixels[indices == k].mean() for k in range(len(codebook))]),
+        "should have shape",
+    ),
+]
+
+
+def _rescued(
+    pixels: Tensor, indices: Tensor, codebook: Tensor, places: Callable[[Tensor, Tensor, int], Tensor]
+) -> Tensor:
+    """Used codewords moved; the unused ones go to places(pixels, distances, how many)."""
+    moved = _moved(pixels, indices, codebook)
+    unused = moved.isnan().any(1)
+    distances = (pixels - codebook[indices]).square().sum(1)
+    moved[unused] = places(pixels, distances, int(unused.sum()))
+    return moved
+
+
+def _stay(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    moved = _moved(pixels, indices, codebook)
+    return torch.where(moved.isnan(), codebook, moved)
+
+
+def _measured_after(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    moved = _moved(pixels, indices, codebook)
+    unused = moved.isnan().any(1)
+    moved[unused] = pixels[(pixels - moved[indices]).square().sum(1).topk(int(unused.sum())).indices]
+    return moved
+
+
+WRONG["rescue_codewords"] = [
+    (_moved, "become NaN"),
+    (_stay, "stay where they were"),
+    (lambda pixels, indices, codebook: _moved(pixels, indices, codebook).nan_to_num(), "in black"),
+    (lambda *inputs: _rescued(*inputs, lambda pixels, distances, num: pixels.mean(0)), "one of them is none"),
+    (lambda *inputs: _rescued(*inputs, lambda pixels, distances, num: pixels[distances.argmax()]), "same pixel"),
+    (
+        lambda *inputs: _rescued(*inputs, lambda pixels, distances, num: pixels[distances.argsort()[:num]]),
+        "served best",
+    ),
+    (lambda *inputs: _rescued(*inputs, lambda pixels, distances, num: pixels[:num]), "not those farthest"),
+    (_measured_after, "they chose, before any moved"),
+    (lambda pixels, indices, codebook: _moved(pixels, indices, codebook)[indices.unique()], "Return a codebook"),
+    (
+        lambda *inputs: _rescued(*inputs, lambda pixels, d, num: pixels[d.topk(num).indices]) + 0.1,
+        "the mean of a used codeword should be",
+    ),
+]
+
+
+def _needed(photo: Tensor, target: float) -> int:
+    pixels = photo.flatten(1).T
+    sizes = [2**bits for bits in range(9)]
+    fits = (kmeans(pixels, size).centroids for size in sizes)
+    enough = (metrics.psnr(pixels, book[nearest(pixels, book)]) >= target for book in fits)
+    return next(size for size, good in zip(sizes, enough, strict=False) if good)
+
+
+WRONG["colours_needed"] = [
+    (lambda photo, target: _needed(photo, target).bit_length() - 1, "4 are the bits"),
+    (lambda photo, target: _needed(photo, target) // 2, "it takes 16"),
+    (lambda photo, target: 2 * _needed(photo, target), "32 is enough, and not the smallest: 16"),
+    (lambda photo, target: 256, "not the smallest"),
+    (lambda photo, target: target + 0.5, "50.5 is none of the codebook sizes"),
+    (lambda photo, target: (_needed(photo, target), target), "Return one number"),
+    (lambda photo, target: kmeans(photo, 4), "raises ValueError"),
+]
