@@ -86,36 +86,38 @@ def fit(
     Raises:
         TypeError, ValueError: an argument is out of range, or the images don't suit the model; nothing has changed.
     """
-    check_vectors(images, "images")
-    check_whole(steps, "steps")
-    check_whole(batch_size, "batch_size")
-    if not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be above zero, got {learning_rate}")
-    check_range(reconstruction_weight, "reconstruction_weight", 0, math.inf)
-    if images.var() == 0:
-        raise ValueError("images must differ in some value, got the same one everywhere")
-
-    home = next(model.parameters()).device
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     history = History()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        try:
-            model.to(device)
-            _start_codebooks(model, images)
-            model.train()
-            measurements = _train(model, images, steps, batch_size, learning_rate, reconstruction_weight)
-            # The delay lets `on_step` show its first picture before the bar does, so that the bar stays in one piece.
-            with tqdm(measurements, desc="Training", unit="step", total=steps, delay=1e-9, file=sys.stdout) as bar:
-                for measurement in bar:
-                    history.measurements.append(measurement)
-                    bar.set_postfix_str(f"loss {measurement.loss:.3f}, PSNR {measurement.psnr:.1f} dB", refresh=False)
-                    if on_step:
-                        on_step(history)
-        except KeyboardInterrupt:
-            print(f"Stopped after {history.steps} of {steps} steps; the model keeps what it has learned.")
-        finally:
-            model.to(home)
+    try:
+        check_vectors(images, "images")
+        check_whole(steps, "steps")
+        check_whole(batch_size, "batch_size")
+        if not 0 < learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above zero, got {learning_rate}")
+        check_range(reconstruction_weight, "reconstruction_weight", 0, math.inf)
+        if images.var() == 0:
+            raise ValueError("images must differ in some value, got the same one everywhere")
+
+        home = next(model.parameters()).device
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            try:
+                model.to(device)
+                _start_codebooks(model, images)
+                model.train()
+                measurements = _train(model, images, steps, batch_size, learning_rate, reconstruction_weight)
+                # The delay lets `on_step` show its first picture before the bar does: the bar stays in one piece.
+                with tqdm(measurements, desc="Training", unit="step", total=steps, delay=1e-9, file=sys.stdout) as bar:
+                    for measurement in bar:
+                        history.measurements.append(measurement)
+                        seen = f"loss {measurement.loss:.3f}, PSNR {measurement.psnr:.1f} dB"
+                        bar.set_postfix_str(seen, refresh=False)
+                        if on_step:
+                            on_step(history)
+            finally:
+                model.to(home)
+    except KeyboardInterrupt:  # from the first check on: a look through many images takes its time too
+        print(f"Stopped after {history.steps} of {steps} steps; the model keeps what it has learned.")
     model.eval()
     return history
 

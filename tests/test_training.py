@@ -1,6 +1,8 @@
 import math
 import re
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -128,6 +130,30 @@ def test_an_interrupt_keeps_what_was_learned(model, images, capsys):
     assert not model.training and not same(start, state(model))
     assert all(value.isfinite().all() for value in model.state_dict().values())
     fit(model, images, steps=1)  # and it can go on
+
+
+def test_an_interrupt_from_outside_stops_it_at_any_time():
+    """A real one, also before the first step: during the first look at many images, and during k-means."""
+    script = """
+import os, signal, threading, torch
+from rvq_tutorial import ResidualVectorQuantizer
+from rvq_tutorial.models import VQVAE, Decoder, Encoder
+from rvq_tutorial.training import fit
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+images = torch.rand(3000, 3, 64, 64)
+sizes = {"dim": 6, "width": 8, "stride": 4, "num_blocks": 1}
+model = VQVAE(Encoder(**sizes), ResidualVectorQuantizer(6, 8, 3, channel_dim=1), Decoder(**sizes))
+fit(model, images[:8], steps=1)
+for milliseconds in (5, 20, 50, 100, 200, 400):
+    threading.Timer(milliseconds / 1000, os.kill, (os.getpid(), signal.SIGINT)).start()
+    fit(model, images, steps=10**6)
+    assert not model.training
+assert fit(model, images, steps=2).steps == 2
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("Stopped after") == 6 and run.stdout.count("Stopped after 0 of 1000000 steps") >= 3
 
 
 def test_a_model_in_eval_mode_is_trained_too(model, images):
