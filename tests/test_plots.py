@@ -10,7 +10,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from rvq_tutorial import plots
-from rvq_tutorial.plots import curves
+from rvq_tutorial.plots import curves, diagrams
+from rvq_tutorial.plots.diagrams import Arrow, Box
 
 generator = torch.Generator().manual_seed(0)
 POINTS = torch.randn(200, 2, generator=generator)
@@ -48,6 +49,10 @@ PICTURES = {
     "codeword paths, none moved": lambda: plots.codeword_paths(POINTS, CODEBOOK.expand(3, 16, 2)),
     "staircase": lambda: plots.staircase(torch.tensor([-1.0, 0.0, 1.0]), target=0.9),
     "staircase, straight-through": lambda: plots.staircase(torch.tensor([-1.0, 0.0, 1.0]), target=0.9, x=-0.7),
+    "lookup graph": lambda: plots.lookup_graph(straight_through=False),
+    "lookup graph, straight-through": lambda: plots.lookup_graph(straight_through=True),
+    "loss graph": plots.loss_graph,
+    "graph, every kind of arrow": lambda: graph(),
     "gradient check": lambda: plots.gradient_check(POINTS[:4], {"frozen": POINTS[:4], "as it is": 0 * POINTS[:4]}),
     "curve": lambda: plots.curve(LOSSES),
     "curve, log": lambda: plots.curve(LOSSES, log=True, title="Training", ylabel="mean squared error"),
@@ -89,6 +94,22 @@ PICTURES = {
     ),
     "photos, long titles": lambda: plots.photo_row(PHOTOS, [40 * "long "] + 4 * ["short"]),
 }
+
+
+BOXES = {"a": Box("a", 1, 2), "b": Box("b", 5, 2, "residual"), "c": Box("c\nd", 2, 0.5, "data", height=0.6)}
+ARROWS = [
+    Arrow("a", "b", "gradient", times="M"),
+    Arrow("b", "a", label="backwards"),
+    Arrow("c", "a", "gradient", cut=True),
+    Arrow("b", "c", "gradient", bend=0.2),
+]
+
+
+def graph():
+    figure = plots.Figure(6, 3, alt="A graph of three boxes.", caption="Arrows.")
+    diagrams.draw_graph(diagrams.graph_axes(figure, 0, 0.4, 6, 2.4), BOXES, ARROWS)
+    diagrams.legend(figure, ARROWS)
+    return figure
 
 
 @pytest.fixture(params=PICTURES)
@@ -289,6 +310,37 @@ def test_arrows_are_the_negative_gradients_of_the_two_losses():
 def arrows(figure):
     quivers = [artist for artist in figure.axes[0].collections if hasattr(artist, "U")]
     return [torch.from_numpy(np.stack([q.U, q.V], 1)).float() for q in quivers]
+
+
+def test_an_arrow_runs_from_border_to_border_and_keeps_left():
+    there = diagrams._way(BOXES["a"], BOXES["b"], bend=0)
+    back = diagrams._way(BOXES["b"], BOXES["a"], bend=0)
+    assert np.allclose(there[[0, -1], 0], [1.54, 4.46], atol=0.02)
+    assert (there[:, 1] > 2).all()
+    assert (back[:, 1] < 2).all()
+
+
+def test_a_graph_marks_what_is_cut_and_what_is_multiplied():
+    figure = graph()
+    axes, words = figure.axes[0], [text.get_text() for text in figure.axes[0].texts]
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    widths = [line.get_linewidth() for line in axes.lines if line.get_marker() == "None"]
+    assert len(crosses) == 1
+    assert "× M" in words
+    assert widths[0] == 3 * widths[3]
+    kinds = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert kinds == ["value", "gradient", "gradient, cut", "gradient, multiplied"]
+
+
+def test_a_gradient_comes_back_through_a_lookup_only_straight_through():
+    def reached(arrows):
+        found = {"loss"}
+        for _ in arrows:
+            found |= {a.end for a in arrows if a.carries == "gradient" and not a.cut and a.start in found}
+        return found
+
+    assert reached(diagrams._lookup_arrows(False)) == {"loss", "decoder", "quantized", "codebook"}
+    assert reached(diagrams._lookup_arrows(True)) == {"loss", "decoder", "quantized", "x", "encoder"}
 
 
 def test_cells_are_those_of_the_nearest_codeword():

@@ -14,6 +14,7 @@ from rvq_tutorial.plots.curves import (
     scoreboard,
     staircase,
 )
+from rvq_tutorial.plots.diagrams import lookup_graph, loss_graph
 from rvq_tutorial.plots.figure import COLORS, CSS_DPI, MARKERS, PIXELS_PER_INCH, SERIES_COLORS, Figure, in_house_style
 from rvq_tutorial.plots.photos import codeword_places, color_cube, patch_rows, photo_row
 from rvq_tutorial.plots.plane import codeword_paths, gradient_field, residual_stages, voronoi
@@ -37,6 +38,8 @@ __all__ = [
     "gradient_field",
     "in_house_style",
     "lines",
+    "lookup_graph",
+    "loss_graph",
     "operating_point",
     "patch_rows",
     "photo_row",
