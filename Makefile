@@ -1,6 +1,7 @@
 # make lab        set everything up in .venv and open the course in JupyterLab
 # make test       run every test; fetches a browser for them if there is none
 # make notebooks  rebuild the notebooks from notebooks/sources
+# make measurements  measure what takes longer than a notebook may, for the notebooks to draw
 # make pretrained  train the model that ships with the course, and measure it for its model card
 # make bench      measure the quantizers side by side with their peers
 PYTHON ?= python3
@@ -12,24 +13,27 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 ALLOW_ROOT := $(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
 OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 
-.PHONY: lab test notebooks pretrained bench browser
+.PHONY: lab test notebooks measurements pretrained bench browser
 
 lab: $(VENV)/.has-lab $(OVERRIDES)
 	$(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
 
-# Every notebook runs twice in its own kernel, as the learner gets it and solved, and once more in a browser.
+# Every notebook runs unsolved; solved, each cell twice in a row and then all once more; and as it is, in a browser.
 test: browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/build_notebooks.py --check
-	rm -rf build/solved
-	$(BIN)/python tools/build_notebooks.py --solved build/solved
+	rm -rf build/rehearsals
+	$(BIN)/python tools/build_notebooks.py --rehearsals build/rehearsals
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
-	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 tests notebooks build/solved
+	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 tests build/rehearsals
 
 notebooks: $(VENV)/.has-test
 	$(BIN)/python tools/build_notebooks.py
 	$(BIN)/python tools/rewrite_links.py
+
+measurements: $(VENV)/.has-test
+	OMP_NUM_THREADS=1 $(BIN)/python tools/measure.py
 
 pretrained: $(VENV)/.has-test
 	$(BIN)/python tools/train_pretrained.py

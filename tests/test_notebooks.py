@@ -12,8 +12,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import reading
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +23,7 @@ SOURCE = '''\
 # %% [markdown]
 # # Halves
 #
-# It takes {{run_time}}.
+# It takes {{run_time}}, and reading {{reading_time}}.
 
 # %%
 for step in range(3):
@@ -44,6 +45,20 @@ def half(x):
 
 # %%
 print("not solved yet" if half(3) is None else "right")
+
+# %% tags=["claim"]
+assert half(3) in (None, 1.5)
+
+# %% [markdown] tags=["doubters"]
+# ### Is it exact?
+#
+# It is.
+
+# %% tags=["doubters"]
+_quarter = 3 / 2 / 2
+
+# %% [markdown]
+# The end.
 '''
 PICTURE = """
 # %% tags=["readme-picture"]
@@ -93,7 +108,7 @@ class Course:
 
 def stated_seconds(notebook: NotebookNode) -> int:
     """The run time that a notebook promises where it opens."""
-    ((number, unit),) = re.findall(r"about (\d+) (seconds|minutes)", notebook.cells[0].source)
+    ((number, unit),) = re.findall(r"(?:runs in|It takes) about (\d+) (seconds|minutes)", notebook.cells[0].source)
     return int(number) * {"seconds": 1, "minutes": 60}[unit]
 
 
@@ -129,21 +144,55 @@ def test_a_learner_gets_a_stub_and_a_folded_hint_and_solution(built: Course) -> 
     assert cells[6].outputs[0].text == "not solved yet\n"
 
 
+def test_a_learner_gets_no_claims_and_what_is_for_doubters_is_folded(built: Course) -> None:
+    cells = nbformat.read(built.notebook, as_version=4).cells
+    assert not any("assert" in cell.source for cell in cells)
+    folded = "<details><summary>For doubters: Is it exact?</summary>\n\nIt is.\n\n```python\n_quarter = 3 / 2 / 2\n```"
+    assert [cell.source for cell in cells[-3:-1]] == [f"{folded}\n\n</details>", "The end."]
+
+
 def test_the_solved_edition_has_the_solution_and_no_outputs(built: Course, tmp_path: Path) -> None:
     assert built.build("--solved", tmp_path / "solved").returncode == 0
     cells = nbformat.read(tmp_path / "solved" / "01_halves.ipynb", as_version=4).cells
+    assert re.search(r"takes about \d+ seconds, and reading about \d+ minutes", cells[0].source)
     assert cells[4].source.endswith("result = x / 2\n    return result")
     assert "Hint" in cells[5].source and "Solution" not in cells[5].source
     assert not any(cell.get("outputs") for cell in cells)
+    assert not any("assert" in cell.source for cell in cells)
 
 
-def test_a_notebook_opens_with_the_badge_the_measured_time_and_the_bootstrap(built: Course) -> None:
-    cells = nbformat.read(built.notebook, as_version=4).cells
-    title, badge, opening = cells[0].source.split("\n\n")
-    assert title == "# Halves"
-    assert badge.endswith("/blob/main/notebooks/01_halves.ipynb)")
-    assert re.fullmatch(r"It takes about \d+ (seconds|minutes)\.", opening)
-    assert "%pip install -q --no-deps constriction git+https://" in cells[1].source
+def test_the_tests_run_the_claims_and_each_solved_cell_twice_and_then_all_once_more(
+    built: Course, tmp_path: Path
+) -> None:
+    assert built.build("--rehearsals", tmp_path).returncode == 0
+    unsolved, solved = (
+        nbformat.read(tmp_path / edition / "01_halves.ipynb", as_version=4) for edition in ("unsolved", "solved")
+    )
+    nbformat.validate(solved)
+    code = [cell.source for cell in unsolved.cells if cell.cell_type == "code"]
+    assert any("your code here" in source for source in code)
+    assert "assert half(3) in (None, 1.5)" in code and "_quarter = 3 / 2 / 2" in code
+    twice = [cell.source for cell in solved.cells if cell.cell_type == "code"]
+    once = twice[-len(code) :]
+    assert twice == [source for source in once for _ in range(2)] + once
+    assert len(once) == len(code) and "    return result" in "".join(once)
+
+
+def test_the_time_to_read_is_that_of_words_code_and_pictures_without_exercises_and_folded_text() -> None:
+    picture = new_output("display_data", {"text/html": "<img alt='x'>"})
+    cells = [
+        new_markdown_cell("# Title\n\n" + 158 * "word " + "\n\n<details>" + 500 * "folded " + "</details>"),
+        new_code_cell("x = 1\n\ny = 2", outputs=[picture]),
+        new_markdown_cell("## Next\n\n### Exercise 1 · Predict · ★☆☆ · 7 minutes\n\n" + 500 * "word "),
+        new_code_cell("def f():\n    ...", metadata={"tags": ["exercise"]}),
+        new_code_cell("check.f(f)"),
+        new_code_cell("z = 3"),
+    ]
+    notebook = new_notebook(cells=cells)
+    # 160 words of the first text and 2 of "## Next", 3 lines, 1 picture
+    assert reading.minutes(notebook) == pytest.approx(162 / 160 + 3 * 6 / 60 + 0.5)
+    assert reading.stated(notebook) == "about 2 minutes"
+    assert reading.exercise_minutes(notebook) == 7
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
@@ -158,7 +207,7 @@ def test_the_time_that_a_notebook_states_was_measured_when_it_was_built(path: Pa
 def test_outputs_are_what_a_reader_should_see(built: Course) -> None:
     notebook = nbformat.read(built.notebook, as_version=4)
     assert notebook.cells[2].outputs == [{"output_type": "stream", "name": "stdout", "text": "step 2"}]
-    assert set(notebook.cells[7].outputs[0].data) == {"text/html", "text/plain"}
+    assert set(notebook.cells[-1].outputs[0].data) == {"text/html", "text/plain"}
     assert set(notebook.metadata) == {"kernelspec", "language_info", "run_time_seconds"}
     assert not any("execution" in cell.metadata for cell in notebook.cells)
 
@@ -188,6 +237,7 @@ def test_building_again_gives_the_same_file(committed: Course) -> None:
         ("from IPython.display import Image\nImage(b'', format='png')", "alt text"),
         ("object()", "address"),
         ("import os\nprint(os.getcwd())", "path of this machine"),
+        ("import pathlib\nprint(pathlib.Path.home())", "path of this machine"),
     ],
 )
 def test_the_build_refuses_what_a_reader_should_not_see(course: Course, cell: str, fault: str) -> None:
@@ -240,6 +290,10 @@ def _with_widget_state(notebook: NotebookNode) -> None:
     notebook.metadata.widgets = {}
 
 
+def _of_another_length(notebook: NotebookNode) -> None:
+    notebook.cells[0].source = notebook.cells[0].source.replace("reading about 1", "reading about 2")
+
+
 def _untimed(notebook: NotebookNode) -> None:
     del notebook.metadata["run_time_seconds"]
 
@@ -257,9 +311,10 @@ def _twice_as_fast(notebook: NotebookNode) -> None:
     [
         (_cleared, "cell 2 .* was never executed"),
         (_retitled, "cell 1 .*Halves.* differs"),
-        (_shortened, "cell 8 .* differs"),
+        (_shortened, "cell 10 .* differs"),
         (_retagged, "cell 5 .*def half.* differs"),
         (_with_widget_state, "metadata"),
+        (_of_another_length, "cell 1 .*Halves.* differs"),
         (_untimed, "never measured"),
         (_twice_as_slow, r"states \d+ seconds, and [\d.]+ seconds were measured"),
         (_twice_as_fast, r"states \d+ seconds, and [\d.]+ seconds were measured"),

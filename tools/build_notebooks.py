@@ -4,6 +4,7 @@ python tools/build_notebooks.py                  execute every source, write not
 python tools/build_notebooks.py 04_residual_vq   the same for one of them
 python tools/build_notebooks.py --check          execute nothing; fail where a notebook isn't its source's
 python tools/build_notebooks.py --solved DIR     write the solved edition into DIR, not executed
+python tools/build_notebooks.py --rehearsals DIR write what the tests run into DIR/unsolved and DIR/solved
 """
 
 import argparse
@@ -12,6 +13,7 @@ import io
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -19,7 +21,20 @@ from itertools import zip_longest
 from pathlib import Path
 
 import nbformat
-from editions import NOTEBOOKS, ROOT, RUN_TIME, SourceError, learner_edition, solved_edition, tagged, topics
+import reading
+from editions import (
+    NOTEBOOKS,
+    READING_TIME,
+    ROOT,
+    RUN_TIME,
+    SourceError,
+    learner_edition,
+    solved_edition,
+    solved_rehearsal,
+    tagged,
+    topics,
+    unsolved_rehearsal,
+)
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -37,29 +52,31 @@ class Disagreement(ValueError):
 
 
 def build(topic: str) -> None:
-    """Execute the learner's edition; write it with its outputs and the run time that was measured."""
+    """Execute the learner's edition; write it with its outputs, its reading time and the run time that was measured."""
     notebook = learner_edition(topic)
     metadata = deepcopy(notebook.metadata)  # the kernel adds its own
-    client = NotebookClient(
-        notebook,
-        timeout=SECONDS_PER_CELL,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(NOTEBOOKS)}},
-        record_timing=False,
-        store_widget_state=False,
-        extra_arguments=["--log-level=ERROR"],
-    )
-    start = time.monotonic()
-    client.execute()
-    seconds = time.monotonic() - start
+    with tempfile.TemporaryDirectory() as folder:  # an empty one: the author's own progress doesn't show
+        client = NotebookClient(
+            notebook,
+            timeout=SECONDS_PER_CELL,
+            kernel_name="python3",
+            resources={"metadata": {"path": folder}},
+            record_timing=False,
+            store_widget_state=False,
+            extra_arguments=["--log-level=ERROR"],
+        )
+        start = time.monotonic()
+        client.execute()
+        seconds = time.monotonic() - start
     notebook.metadata = metadata | {RUN_TIME_KEY: round(seconds, 1)}
-    notebook.cells[0].source = notebook.cells[0].source.replace(RUN_TIME, _rounded(seconds))
     for cell in _code_cells(notebook):
         cell.outputs = [_still(output) for output in _joined(cell.outputs)]
+    opening = notebook.cells[0]
+    opening.source = opening.source.replace(RUN_TIME, _rounded(seconds)).replace(READING_TIME, reading.stated(notebook))
     _refuse_faults(topic, notebook)
     _write(notebook, NOTEBOOKS / f"{topic}.ipynb")
     _write_readme_picture(notebook)
-    print(f"{topic}: executed in {seconds:.0f} s")
+    print(f"{topic}: executed in {seconds:.0f} s, read in {reading.minutes(notebook):.0f} min")
 
 
 def check(topic: str) -> None:
@@ -68,6 +85,7 @@ def check(topic: str) -> None:
     if not path.exists():
         raise Disagreement(f"{topic}: notebooks/{topic}.ipynb is missing; {REMEDY}")
     notebook = nbformat.read(path, as_version=4)
+    expected.cells[0].source = expected.cells[0].source.replace(READING_TIME, reading.stated(notebook))
     for number, (cell, wanted) in enumerate(zip_longest(notebook.cells, expected.cells), 1):
         if cell is None or wanted is None or not _agree(cell, wanted):
             start = (wanted or cell).source.partition("\n")[0]
@@ -120,7 +138,7 @@ def _faults(cell: NotebookNode) -> Iterator[str]:
             yield "shows a picture without HTML that gives it an alt text."
         if re.search(r" at 0x[0-9a-f]+>", text):
             yield f"shows an object's address, another one in every run: {text[:80]}"
-        for path in (ROOT, Path.home()):
+        for path in (ROOT, Path.home(), Path(tempfile.gettempdir())):
             if re.search(rf"{re.escape(str(path))}\b", text):
                 yield f"shows a path of this machine, {path}."
 
@@ -212,12 +230,23 @@ def main() -> None:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="execute nothing, only compare")
     mode.add_argument("--solved", type=Path, metavar="DIR", help="write the solved edition into DIR")
+    mode.add_argument("--rehearsals", type=Path, metavar="DIR", help="write the editions that the tests run into DIR")
     arguments = parser.parse_args()
 
     def write_solved(topic: str) -> None:
         _write(solved_edition(topic), arguments.solved / f"{topic}.ipynb")
 
-    action = check if arguments.check else write_solved if arguments.solved else build
+    def write_rehearsals(topic: str) -> None:
+        _write(unsolved_rehearsal(topic), arguments.rehearsals / "unsolved" / f"{topic}.ipynb")
+        _write(solved_rehearsal(topic), arguments.rehearsals / "solved" / f"{topic}.ipynb")
+
+    action = build
+    if arguments.check:
+        action = check
+    elif arguments.solved:
+        action = write_solved
+    elif arguments.rehearsals:
+        action = write_rehearsals
     complaints = [_complaint(action, topic) for topic in arguments.topics or topics()]
     if arguments.check and not arguments.topics:
         complaints += _orphans()

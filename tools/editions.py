@@ -1,12 +1,19 @@
-"""From a notebook's source to its two editions: the learner's, with stubs, and the teacher's, solved."""
+"""From a notebook's source to its editions: the learner's, with stubs; the teacher's, solved; and two that tests run.
+
+Cells tagged `claim`, which hold the prose to what is measured, stand in the tests' editions alone. Cells tagged
+`doubters` are one folded text to a reader; the tests run their code.
+"""
 
 import hashlib
 import re
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import jupytext
+import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 try:
     import tomllib
@@ -17,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = NOTEBOOKS / "sources"
 RUN_TIME = "{{run_time}}"
+READING_TIME = "{{reading_time}}"
 
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
@@ -55,7 +63,36 @@ def repository() -> str:
 def learner_edition(topic: str) -> NotebookNode:
     """What a learner opens, not yet executed: stubs, folded hints, folded solutions."""
     notebook = _assembled(topic)
-    cells = notebook.cells
+    _take_solutions_out(topic, notebook.cells)
+    notebook.cells = list(_for_readers(notebook.cells))
+    return notebook
+
+
+def solved_edition(topic: str) -> NotebookNode:
+    """What a teacher opens: the same notebook with every exercise solved; not executed."""
+    notebook = _solved(topic)
+    notebook.cells = list(_for_readers(notebook.cells))
+    return notebook
+
+
+def unsolved_rehearsal(topic: str) -> NotebookNode:
+    """For the tests: the learner's cells, with the claims and the doubters' code among them, each run once."""
+    notebook = _assembled(topic)
+    _take_solutions_out(topic, notebook.cells)
+    return notebook
+
+
+def solved_rehearsal(topic: str) -> NotebookNode:
+    """For the tests: the solved cells and the claims, each run twice in a row, and then all of them once more."""
+    notebook = _solved(topic)
+    again = [_copy(cell, "again") for cell in notebook.cells]
+    once_more = [_copy(cell, "once-more") for cell in notebook.cells]
+    notebook.cells = [cell for pair in zip(notebook.cells, again, strict=True) for cell in pair] + once_more
+    return notebook
+
+
+def _take_solutions_out(topic: str, cells: list[NotebookNode]) -> None:
+    """Put a stub in the place of each solution, and fold the solution below the hint."""
     for index, cell in enumerate(cells):
         if not tagged(cell, "exercise"):
             continue
@@ -63,20 +100,36 @@ def learner_edition(topic: str) -> NotebookNode:
             raise SourceError(f"{topic}: this exercise has no solution between its markers:\n{cell.source}")
         if index + 1 == len(cells) or not tagged(cells[index + 1], "hint"):
             raise SourceError(f"{topic}: no cell tagged 'hint' follows this exercise:\n{cell.source}")
-        solution = f"```python\n{_without_markers(cell.source)}\n```"
+        solution = _fenced(_without_markers(cell.source))
         cell.source = SOLUTION.sub(r"\1...  # your code here", cell.source)
         cells[index + 1].source += "\n\n" + _folded("Solution", solution)
-    return notebook
 
 
-def solved_edition(topic: str) -> NotebookNode:
-    """The same notebook with every exercise solved, for teachers and tests; not executed."""
+def _solved(topic: str) -> NotebookNode:
+    """The notebook with every exercise solved; it opens with the times that were measured when it was built."""
     notebook = _assembled(topic)
     for cell in notebook.cells:
         if tagged(cell, "exercise"):
             cell.source = _without_markers(cell.source)
-    notebook.cells[0].source = notebook.cells[0].source.replace(RUN_TIME, "a minute or two")
+    built = NOTEBOOKS / f"{topic}.ipynb"
+    if not built.exists():
+        raise SourceError(f"{topic}: notebooks/{topic}.ipynb is missing; run `make notebooks`.")
+    notebook.cells[0].source = nbformat.read(built, as_version=4).cells[0].source
     return notebook
+
+
+def _for_readers(cells: list[NotebookNode]) -> Iterator[NotebookNode]:
+    """The cells without the claims; neighbours for doubters become one text, folded under its heading."""
+    seen = (cell for cell in cells if not tagged(cell, "claim"))
+    for doubted, group in groupby(seen, lambda cell: tagged(cell, "doubters")):
+        if not doubted:
+            yield from group
+            continue
+        first, *rest = group
+        heading, _, text = first.source.partition("\n")
+        texts = [cell.source if cell.cell_type == "markdown" else _fenced(cell.source) for cell in rest]
+        folded = _folded(f"For doubters: {heading.lstrip('# ')}", "\n\n".join([text.strip(), *texts]))
+        yield new_markdown_cell(folded, id=first.id, metadata=first.metadata)
 
 
 def _assembled(topic: str) -> NotebookNode:
@@ -112,6 +165,14 @@ def tagged(cell: NotebookNode, tag: str) -> bool:
 
 def _without_markers(source: str) -> str:
     return MARKER.sub("", source).rstrip()
+
+
+def _fenced(code: str) -> str:
+    return f"```python\n{code}\n```"
+
+
+def _copy(cell: NotebookNode, name: str) -> NotebookNode:
+    return NotebookNode(cell | {"id": f"{cell.id}-{name}"})
 
 
 def _folded(summary: str, text: str) -> str:

@@ -4,6 +4,16 @@
 A check is a function marked `@exercise`: it raises `Wrong` or `Unsolved`, or returns what to say of a right answer.
 """
 
+from rvq_tutorial.check import (
+    codebook_collapse,
+    codebooks,
+    judging,
+    rate_distortion,
+    residual_vq,
+    rvq_vae,
+    vector_quantizer,
+    vqvae,
+)
 from rvq_tutorial.check.codebook_collapse import (
     ema_step,
     perplexity,
@@ -15,6 +25,7 @@ from rvq_tutorial.check.codebooks import colours_needed, file_bits, move_codewor
 from rvq_tutorial.check.rate_distortion import beam_encode, best_ways, product_quantize, rate_and_bound, share_bits
 from rvq_tutorial.check.residual_vq import best_split, cost, predicted_stages, residual_encode, residual_layer
 from rvq_tutorial.check.rvq_vae import bits_per_pixel, decode_prefix, drop_stages, jpeg_wins_from, layers_within
+from rvq_tutorial.check.solved import Map
 from rvq_tutorial.check.vector_quantizer import beta_for, nearest_code, predicted_slopes, quantize_features, vq_losses
 from rvq_tutorial.check.vqvae import alone, balanced_loss, reach, surprise
 
@@ -41,6 +52,7 @@ __all__ = [
     "predicted_slopes",
     "predicted_stages",
     "product_quantize",
+    "progress",
     "quantize_features",
     "rate_and_bound",
     "reach",
@@ -54,3 +66,18 @@ __all__ = [
     "surprise",
     "vq_losses",
 ]
+
+COURSE = {
+    "01 · How few colours does a photo need?": codebooks,
+    "02 · How does a lookup learn?": vector_quantizer,
+    "03 · Why do most codewords die?": codebook_collapse,
+    "04 · Why many small codebooks, not one big one?": residual_vq,
+    "05 · How close to the limit are we?": rate_distortion,
+    "06 · What do codes of an image mean?": vqvae,
+    "07 · One model, every bitrate?": rvq_vae,
+}
+
+
+def progress() -> Map:
+    """The map of the course: which exercises a check has accepted, in this folder."""
+    return Map({title: judging.exercises[module.__name__] for title, module in COURSE.items()})

@@ -8,6 +8,7 @@ import ast
 import contextlib
 import functools
 import importlib
+import itertools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ def _code_cells(topic: str) -> list[Any]:
 
 
 def _exercises() -> list[Exercise]:
-    calls = re.compile(r"^check\.(\w+)\((.*)\)$", re.MULTILINE)
+    calls = re.compile(r"^check\.(\w+)\((.+)\)$", re.MULTILINE)
     topics = sorted(path.stem for path in SOURCES.glob("*.py"))
     return [Exercise(t, *call) for t in topics for cell in _code_cells(t) for call in calls.findall(cell.source)]
 
@@ -85,6 +86,12 @@ def test_a_check_waits_for_a_stub(exercise: Exercise, capsys: pytest.CaptureFixt
 @each_exercise
 def test_a_check_has_three_wrong_answers_to_reject(exercise: Exercise) -> None:
     assert len(WRONG.get(exercise.name, [])) >= 3
+
+
+def test_the_checks_stand_in_the_order_of_their_notebooks() -> None:
+    topics = itertools.groupby(EXERCISES, lambda exercise: exercise.topic)
+    in_notebooks = [list(dict.fromkeys(exercise.name for exercise in group)) for _, group in topics]
+    assert in_notebooks == [list(row) for row in check.progress().notebooks.values()]
 
 
 @each_wrong_answer
