@@ -15,7 +15,6 @@ which the file just fits (Shoham & Gersho 1988: no stage of another patch would 
 
 import argparse
 import hashlib
-import io
 import itertools
 import math
 import struct
@@ -30,7 +29,7 @@ import torch
 from constriction import stream
 from torch import Tensor, nn
 
-from rvq_tutorial import data, metrics, pretrained
+from rvq_tutorial import metrics, pictures, pretrained
 from rvq_tutorial.arguments import check_vectors, check_whole
 from rvq_tutorial.files import write_whole
 from rvq_tutorial.models import VQVAE
@@ -357,19 +356,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _compress(options: argparse.Namespace) -> str:
-    image = _read_image(options.input)
+    image, remarks = pictures.read_picture(options.input)
     codec = Codec(*pretrained.load(options.model))
     file = codec.compress(image, options.num_quantizers, options.max_bytes)
     write_whole(options.output, file)
     quality = metrics.psnr(codec.decompress(file), image)
     rate = 8 * len(file) / image[0].numel()
-    return f"{options.output}: {len(file):,} bytes, {rate:.3f} bits per pixel, PSNR {quality:.2f} dB"
+    return "\n".join(
+        [*remarks, f"{options.output}: {len(file):,} bytes, {rate:.3f} bits per pixel, PSNR {quality:.2f} dB"]
+    )
 
 
 def _decompress(options: argparse.Namespace) -> str:
     codec = Codec(*pretrained.load(options.model))
     image = codec.decompress(options.input.read_bytes(), options.num_quantizers)
-    write_whole(options.output, _image_file(image, options.output.suffix))
+    write_whole(options.output, pictures.picture_file(image, options.output.suffix))
     return f"{options.output}: {image.shape[1]} × {image.shape[2]} pixels"
 
 
@@ -393,30 +394,6 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_info)
     command.add_argument("input", type=Path)
     return parser
-
-
-def _read_image(path: Path) -> Tensor:
-    from PIL import Image
-
-    try:
-        return data.read_photo(path)
-    except (FileNotFoundError, ValueError):
-        raise
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's ways to say: it is broken
-        raise ValueError(f"{path} can't be read as a picture: {error}") from error
-
-
-def _image_file(image: Tensor, suffix: str) -> bytes:
-    """An image (C, H, W) as the bytes of a picture file of the kind that the suffix names."""
-    from PIL import Image
-
-    kind = Image.registered_extensions().get(suffix.lower())
-    if kind not in Image.SAVE:
-        raise ValueError(f"The output's name must end like a picture's, in .png for instance, got {suffix!r}.")
-    pixels = (255 * image).round().byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
 
 
 if __name__ == "__main__":

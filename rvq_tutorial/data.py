@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rvq_tutorial.arguments import check_whole
+from rvq_tutorial.pictures import read_photo
 
 Split = Literal["train", "held_out"]
 
@@ -56,25 +57,6 @@ def photos() -> Photos:
     """
     paths = TRAIN_PHOTOS, HELD_OUT_PHOTOS
     return Photos(*({Path(path).stem: read_photo(_path_in_package(path)) for path in split} for split in paths))
-
-
-def read_photo(path: str | Path) -> Tensor:
-    """A picture file of your own, in any format Pillow reads: (3, H, W), float32 in [0, 1], upright.
-
-    Raises:
-        FileNotFoundError, ValueError: there is no such file, or it isn't a picture.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"path must name a picture file; there is no file {path}") from None
-    except UnidentifiedImageError:
-        raise ValueError(f"path must name a picture file; {path} is none that Pillow can read") from None
-    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).float() / 255
 
 
 def photo_crops(size: int, n: int, seed: int = 0, split: Split = "train") -> Tensor:
