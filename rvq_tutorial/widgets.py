@@ -1,10 +1,10 @@
 """Sliders bound to a picture, a curve that follows training, a button for a photo. Core ipywidgets alone, 7.7 or 8."""
 
 import html
+import io
 import itertools
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,13 +16,15 @@ from IPython.display import display
 from torch import Tensor
 from tqdm import tqdm
 
-from rvq_tutorial import data, plots
+from rvq_tutorial import pictures, plots
 
 LABELS = {
     "num_quantizers": "quantizers M",
     "codebook_size": "codebook size K",
     "commitment_weight": "commitment weight β",
 }
+UPLOADS = ("jpeg", "png", "webp", "gif", "bmp", "tiff")
+UPLOAD_MEGABYTES = 10  # what fits into one message to the notebook's server
 SECONDS_BETWEEN_PICTURES = 2.0  # while training: a picture takes about a tenth of a second
 
 
@@ -127,25 +129,33 @@ class Upload:
     """A button that takes a picture file of the reader's. Where no kernel runs, a sentence stands in its place."""
 
     def __init__(self) -> None:
-        self.button = ipywidgets.FileUpload(accept="image/*", multiple=False, description="Your photo")
+        # A list of kinds, not image/*: asked for these, a phone hands its HEIC photos over as JPEG.
+        accept = ",".join(f"image/{kind}" for kind in UPLOADS)
+        self.button = ipywidgets.FileUpload(accept=accept, multiple=False, description="Your photo")
+        kinds = ", ".join(map(str.upper, UPLOADS))
+        limit = ipywidgets.HTML(f"<small>{kinds}; up to {UPLOAD_MEGABYTES} MB: Jupyter drops what is larger.</small>")
+        self.box = ipywidgets.VBox([self.button, limit])
 
     def photo(self, otherwise: Tensor) -> Tensor:
         """The photo that was uploaded, (3, H, W) with values in [0, 1], or `otherwise` if none was.
+
+        What became of the upload is printed where it isn't plain: none arrived, or transparent parts were put on white.
 
         Raises:
             ValueError: the file isn't a picture.
         """
         name, content = _uploaded(self.button.value)
         if content is None:
+            print(f"No photo of yours has arrived (up to {UPLOAD_MEGABYTES} MB can): another one stands in for it.")
             return otherwise
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(name).name
-            path.write_bytes(content)
-            return data.read_photo(path)
+        photo, remarks = pictures.read_picture(io.BytesIO(content), Path(name).name)
+        for remark in remarks:
+            print(remark)
+        return photo
 
     def _ipython_display_(self) -> None:
         words = "<p>Here stands a button for a photo of your own while the notebook runs.</p>"
-        display(_live(self.button) | {"text/html": words, "text/plain": "A button for a photo."}, raw=True)
+        display(_live(self.box) | {"text/html": words, "text/plain": "A button for a photo."}, raw=True)
 
 
 def _uploaded(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[str, bytes | None]:

@@ -177,13 +177,35 @@ def test_an_uploaded_photo_is_read():
     assert photo[:, 0, 0].tolist() == pytest.approx([1.0, 0.0, 0.2])
 
 
-def test_without_an_upload_there_is_another_photo():
+def test_without_an_upload_there_is_another_photo_and_that_is_said(capsys):
+    """A photo that is too large for the notebook's server leaves no other trace."""
     assert widgets.Upload().photo("another") == "another"
+    said = capsys.readouterr().out
+    assert said == "No photo of yours has arrived (up to 10 MB can): another one stands in for it.\n"
 
 
-def test_an_upload_that_is_no_picture_is_named():
-    with pytest.raises(ValueError, match=r"notes\.txt is none that Pillow can read"):
-        upload_of("../notes.txt", b"hello").photo(torch.zeros(3, 1, 1))
+@pytest.mark.parametrize("name", ["notes.txt", "IMG_0001.HEIC"])
+def test_an_upload_that_is_no_picture_is_called_by_the_readers_own_name_for_it(name):
+    with pytest.raises(ValueError, match=rf"^path must name a picture file; {name} is none that Pillow can read$"):
+        upload_of(f"../{name}", b"hello").photo(torch.zeros(3, 1, 1))
+
+
+def test_of_a_transparent_upload_it_is_said_what_became_of_it(capsys):
+    buffer = io.BytesIO()
+    Image.new("RGBA", (6, 4)).save(buffer, "PNG")
+    assert (upload_of("ghost.png", buffer.getvalue()).photo(torch.zeros(3, 1, 1)) == 1).all()
+    assert capsys.readouterr().out == "ghost.png is partly transparent: it was put on white.\n"
+
+
+def test_the_button_says_what_it_takes_and_how_much():
+    """A phone that is asked for JPEG hands its HEIC photos over as such; asked for image/* it would not."""
+    upload = widgets.Upload()
+    button, words = upload.box.children
+    assert button is upload.button
+    kinds = [kind.removeprefix("image/").upper() for kind in button.accept.split(",")]
+    assert "HEIC" not in kinds and {"JPEG", "PNG"} <= set(kinds)
+    assert f"{', '.join(kinds)}; up to 10 MB" in words.value
+    assert set(kinds) <= set(Image.registered_extensions().values())  # Pillow reads them all
 
 
 @pytest.mark.parametrize(
@@ -201,7 +223,7 @@ def test_an_upload_shows_its_button_and_words_where_no_kernel_runs(shell):
     with capture_output() as captured:
         shell.display_formatter.format(upload)
     (output,) = captured.outputs
-    assert output.data[VIEW]["model_id"] == upload.button.model_id
+    assert output.data[VIEW]["model_id"] == upload.box.model_id
     assert "photo of your own" in output.data["text/html"]
 
 
