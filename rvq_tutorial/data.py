@@ -36,6 +36,7 @@ HELD_OUT_PHOTOS = (
     "sklearn/datasets/images/china.jpg",
 )
 
+SECONDS_OF_SILENCE = 5  # until a server counts as gone
 CROP_SCALES = (1.0, 0.71, 0.5)
 
 
@@ -100,7 +101,7 @@ def torchvision_images(
     if split not in Photos._fields:
         raise ValueError(f"split must be 'train' or 'held_out', got {split!r}")
     try:
-        images = _torchvision_pixels(name, Path(root or _cache_folder()).expanduser(), train=split == "train")
+        images = _torchvision_pixels(name, _folder(root), train=split == "train")
     except (OSError, HTTPException) as error:  # urllib's own errors and time-outs are OSErrors
         reason = getattr(error, "reason", error)
         print(f"{name} could not be downloaded ({reason}); using crops of the photographs instead.")
@@ -188,8 +189,13 @@ _TOYS = {"gaussian": _gaussian, "blobs": _blobs, "moons": _moons, "ring": _ring,
 # torchvision's sets
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rvq-tutorial"
+def _folder(root: str | Path | None) -> Path:
+    """Where the sets lie: by default, in the user's cache folder."""
+    root = root or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rvq-tutorial"
+    try:
+        return Path(root).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError("there is no home folder to keep it in; name another as root") from error
 
 
 def _torchvision_pixels(name: str, root: Path, train: bool) -> Tensor:
@@ -227,7 +233,7 @@ def _download(url: str, path: Path, md5: str) -> None:
     part = path.with_name(path.name + ".part")
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"})
-    with urllib.request.urlopen(request, timeout=20) as response:
+    with urllib.request.urlopen(request, timeout=SECONDS_OF_SILENCE) as response:
         resumed = response.status == HTTPStatus.PARTIAL_CONTENT
         bar = tqdm(
             desc=path.name,

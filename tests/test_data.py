@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import http.server
+import os
 import pickle
 import re
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -281,6 +283,58 @@ def test_without_a_network_photos_stand_in(monkeypatch, tmp_path, capsys, name, 
     said = capsys.readouterr()
     assert re.fullmatch(rf"{name} could not be downloaded \(.+\); using crops of the photographs instead.\n", said.out)
     assert not said.err
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """A server that takes the question and never answers."""
+    from torchvision import datasets
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [url])
+        yield url
+
+
+def test_a_silent_server_is_not_waited_for_long(silent, tmp_path, capsys):
+    start = time.monotonic()
+    assert data.torchvision_images("FashionMNIST", 2, root=tmp_path).shape == (2, 1, 28, 28)
+    assert time.monotonic() - start < 12  # 5 seconds of them in silence
+    assert capsys.readouterr().out == (
+        "FashionMNIST could not be downloaded (timed out); using crops of the photographs instead.\n"
+    )
+
+
+def test_a_download_can_be_interrupted(silent, tmp_path):
+    """By a real interrupt, which ends it at once; no crops stand in for what was not wanted any more."""
+    script = f"""
+import os, signal, threading
+from torchvision import datasets
+from rvq_tutorial import data
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+datasets.FashionMNIST.mirrors = [{silent!r}]
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+data.torchvision_images("FashionMNIST", 2, root={str(tmp_path)!r})
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode != 0 and run.stderr.endswith("KeyboardInterrupt\n") and run.stdout == ""
+
+
+@pytest.mark.parametrize("root", [None, "~nobody-of-that-name/data"])
+def test_without_a_home_photos_stand_in(monkeypatch, capsys, root):
+    """Neither HOME nor an entry in the list of users, as in some containers."""
+    pwd = pytest.importorskip("pwd")
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 123_456)
+    with pytest.raises(KeyError):
+        pwd.getpwuid(os.getuid())
+    assert data.torchvision_images("CIFAR10", 2, root=root).shape == (2, 3, 32, 32)
+    assert capsys.readouterr().out == (
+        "CIFAR10 could not be downloaded (there is no home folder to keep it in; name another as root); "
+        "using crops of the photographs instead.\n"
+    )
 
 
 def test_bad_torchvision_arguments_are_named(fashion, tmp_path):
