@@ -52,6 +52,13 @@ PICTURES = {
     "lookup graph": lambda: plots.lookup_graph(straight_through=False),
     "lookup graph, straight-through": lambda: plots.lookup_graph(straight_through=True),
     "loss graph": plots.loss_graph,
+    "residual loop graph, silent": lambda: plots.residual_loop_graph("silent"),
+    "residual loop graph, loud": lambda: plots.residual_loop_graph("loud"),
+    "residual loop graph, right": lambda: plots.residual_loop_graph("right"),
+    "sliding cells, where they lie": lambda: plots.sliding_cells(POINTS, CODEBOOK, 0.0),
+    "sliding cells, on their way": lambda: plots.sliding_cells(POINTS, CODEBOOK, 0.6),
+    "sliding cells, all at the origin": lambda: plots.sliding_cells(POINTS, CODEBOOK, 1.0),
+    "sliding cells, one": lambda: plots.sliding_cells(POINTS, CODEBOOK[:1], 0.5),
     "graph, every kind of arrow": lambda: graph(),
     "gradient check": lambda: plots.gradient_check(POINTS[:4], {"frozen": POINTS[:4], "as it is": 0 * POINTS[:4]}),
     "curve": lambda: plots.curve(LOSSES),
@@ -380,6 +387,8 @@ def test_uses_neither_pyplot_nor_the_readers_style():
         (lambda: plots.voronoi(POINTS, CODEBOOK, arrows=POINTS[:0]), "arrows must not be empty"),
         (lambda: plots.residual_stages(POINTS, CODEBOOKS, 9), "num_quantizers must be 1 to 8, .* got 9"),
         (lambda: plots.residual_stages(POINTS, CODEBOOKS, 0), "num_quantizers must be 1 to 8, .* got 0"),
+        (lambda: plots.residual_loop_graph("M"), "loop must be one of 'silent', 'loud', 'right', got 'M'"),
+        (lambda: plots.sliding_cells(POINTS, CODEBOOK, 1.5), "share must be .*0.* 1, got 1.5"),
         (lambda: plots.curve({"loss": []}), "history must hold at least one value"),
         (lambda: plots.code_usage(torch.zeros(4)), r"counts must be \(K,\) and not all zero"),
         (lambda: plots.color_cube(PHOTOS), r"photo must be \(3, H, W\), got shape \(5, 3, 40, 64\)"),
@@ -414,3 +423,24 @@ def test_an_operating_point_tells_its_rate_its_distance_and_its_costs():
     assert (
         "128 numbers; a vector takes 320 multiply–adds" in caption
     )  # 16 · 4 at the first stage, four times at the next
+
+
+def test_a_residual_loop_brings_each_gradient_to_x_as_often_as_autograd_does():
+    def arrivals(loop, source):
+        arrows, _ = diagrams._LOOPS[loop]
+        if source == "x":
+            return 1
+        out = [a for a in arrows if a.start == source and not a.cut]
+        return sum((-1 if a.label == "times −1" else 1) * arrivals(loop, a.end) for a in out)
+
+    sources = "quantized", "first term", "second term"
+    assert [arrivals("silent", source) for source in sources] == [1, 1, 0]
+    assert [arrivals("loud", source) for source in sources] == [2, 1, 1]
+    assert [arrivals("right", source) for source in sources] == [1, 1, 1]
+
+
+def test_sliding_cells_end_as_residuals():
+    moved, places = plots.sliding_cells(POINTS, CODEBOOK, 1.0).axes[0].collections[:2]
+    residuals = POINTS - CODEBOOK[torch.cdist(POINTS, CODEBOOK).argmin(1)]
+    assert np.allclose(moved.get_offsets(), residuals, atol=1e-6)
+    assert np.allclose(places.get_offsets(), 0)

@@ -14,10 +14,10 @@ from rvq_tutorial.plots.curves import (
     scoreboard,
     staircase,
 )
-from rvq_tutorial.plots.diagrams import lookup_graph, loss_graph
+from rvq_tutorial.plots.diagrams import lookup_graph, loss_graph, residual_loop_graph
 from rvq_tutorial.plots.figure import COLORS, CSS_DPI, MARKERS, PIXELS_PER_INCH, SERIES_COLORS, Figure, in_house_style
 from rvq_tutorial.plots.photos import codeword_places, color_cube, patch_rows, photo_row
-from rvq_tutorial.plots.plane import codeword_paths, gradient_field, residual_stages, voronoi
+from rvq_tutorial.plots.plane import codeword_paths, gradient_field, residual_stages, sliding_cells, voronoi
 
 __all__ = [
     "COLORS",
@@ -45,8 +45,10 @@ __all__ = [
     "photo_row",
     "quality",
     "rate_distortion",
+    "residual_loop_graph",
     "residual_stages",
     "scoreboard",
+    "sliding_cells",
     "staircase",
     "voronoi",
 ]

@@ -18,6 +18,7 @@ _STYLES = {
     "value": {"color": "#707070", "linewidth": 1.2, "mutation_scale": 13},
     "gradient": {"color": SERIES_COLORS[0], "linewidth": 2.2, "mutation_scale": 17},
 }
+_CANCELLING = {"color": ink(COLORS["codeword"]), "linestyle": (0, (3, 1.2))}
 _THICK = 3.0  # how much thicker an arrow is that arrives multiplied
 _LANE = 0.09  # an arrow keeps so far to the left as it goes, so that a value and its gradient pass each other
 
@@ -39,7 +40,8 @@ class Arrow(NamedTuple):
     start: str
     end: str
     carries: Literal["value", "gradient"] = "value"
-    cut: bool = False  # nothing arrives: dashed, with a cross
+    cut: bool = False  # nothing arrives: dotted, with a cross
+    cancels: bool = False  # something arrives, and another arrow takes it away again: dashed
     times: str = ""  # what arrives is multiplied by this: thick, with "× M" for "M"
     label: str = ""
     bend: float = 0.0  # how far it swings out to the left, as a share of its length
@@ -63,11 +65,14 @@ def legend(figure: Figure, arrows: Sequence[Arrow]) -> None:
     lines = {
         kind: Line2D([], [], color=style["color"], linewidth=style["linewidth"])
         for kind, style in _STYLES.items()
-        if any(arrow.carries == kind and not arrow.cut and not arrow.times for arrow in arrows)
+        if any(arrow.carries == kind and not (arrow.cut or arrow.cancels or arrow.times) for arrow in arrows)
     }
     if any(arrow.cut for arrow in arrows):
         style = {"color": _STYLES["gradient"]["color"], "linestyle": ":", "marker": "x", "markersize": 7}
         lines["gradient, cut"] = Line2D([], [], markeredgecolor=ink(COLORS["codeword"]), markeredgewidth=2.4, **style)
+    if any(arrow.cancels for arrow in arrows):
+        style = _STYLES["gradient"]
+        lines["gradients that cancel"] = Line2D([], [], linewidth=style["linewidth"], **_CANCELLING)
     if any(arrow.times for arrow in arrows):
         style = _STYLES["gradient"]
         thick = {"linewidth": _THICK * style["linewidth"], "solid_capstyle": "butt"}
@@ -107,7 +112,9 @@ def _draw_arrow(axes: Axes, arrow: Arrow, way: np.ndarray) -> None:
         width, size = _THICK * width, 2 * size
     to_end = np.hypot(*(way - way[-1]).T)
     shaft = way[to_end > 0.3 * size / 72]  # or a thick line would show beside the head's tip
-    axes.plot(*shaft.T, ":" if arrow.cut else "-", color=color, linewidth=width, solid_capstyle="butt")
+    line = _CANCELLING if arrow.cancels else {"color": color, "linestyle": ":" if arrow.cut else "-"}
+    color = line["color"]
+    axes.plot(*shaft.T, linewidth=width, solid_capstyle="butt", **line)
     head = Path(way[to_end < 1.5 * size / 72])
     axes.add_patch(FancyArrowPatch(path=head, arrowstyle="-|>", color=color, linewidth=0, mutation_scale=size))
     middle = way[len(way) // 2]
@@ -198,3 +205,74 @@ def _graph(boxes: Mapping[str, Box], arrows: Sequence[Arrow], height: float, cap
     draw_graph(graph_axes(figure, 0.05, 0.35, 7.9, height), boxes, arrows)
     legend(figure, arrows)
     return figure
+
+
+_STAGES = {
+    "encoder": Box("encoder", 0.55, 1.3, width=0.9),
+    "x": Box("x = r₁", 2.2, 1.3, "data", width=0.75),
+    "first": Box("codeword\nof stage 1", 3.5, 0.3, "codeword", height=0.55),
+    "residual": Box("r₂", 4.85, 1.3, "residual", width=0.55),
+    "second": Box("codeword\nof stage 2", 6.15, 0.3, "codeword", height=0.55),
+    "quantized": Box("x̂", 7.5, 1.3, "reconstruction", width=0.5),
+    "first term": Box("commitment\nterm 1", 2.2, 2.35, height=0.55),
+    "second term": Box("commitment\nterm 2", 4.85, 2.35, height=0.55),
+}
+_TERMS = [Arrow("first term", "x", "gradient"), Arrow("second term", "residual", "gradient")]
+_THROUGH_BOTH = [
+    Arrow("quantized", "second", "gradient"),
+    Arrow("second", "residual", "gradient"),
+    Arrow("quantized", "first", "gradient"),
+    Arrow("first", "x", "gradient"),
+]
+
+
+@in_house_style
+def residual_loop_graph(loop: Literal["silent", "loud", "right"]) -> Figure:
+    """The gradients in a loop of two stages: where they cancel, where they double, and where each arrives once.
+
+    loop: "silent" subtracts each stage's straight-through output from the residual; "loud" subtracts it detached; both
+    add these outputs up. "right" subtracts and adds plain codewords, with one straight-through around them all.
+    """
+    if loop not in _LOOPS:
+        raise ValueError(f"loop must be one of {', '.join(map(repr, _LOOPS))}, got {loop!r}")
+    arrows, caption = _LOOPS[loop]
+    return _graph(_STAGES, arrows, 2.75, caption)
+
+
+_LOOPS = {
+    "silent": (
+        [
+            *_TERMS,
+            *_THROUGH_BOTH,
+            Arrow("residual", "x", "gradient", cancels=True, label="times 1"),
+            Arrow("residual", "first", "gradient", cancels=True, label="times −1"),
+            Arrow("x", "encoder", "gradient"),
+        ],
+        "Whatever reaches r₂ comes to x twice, once times 1 and once, by way of stage 1, times −1: together nothing. "
+        "Term 2 is lost; x̂ is heard once, through stage 1.",
+    ),
+    "loud": (
+        [
+            *_TERMS,
+            *_THROUGH_BOTH,
+            Arrow("residual", "x", "gradient"),
+            Arrow("residual", "first", "gradient", cut=True),
+            Arrow("x", "encoder", "gradient", times="2 from x̂"),
+        ],
+        "Nothing cancels any more, and term 2 reaches x. But so does the gradient of x̂, once through each stage.",
+    ),
+    "right": (
+        [
+            *_TERMS,
+            Arrow("quantized", "x", "gradient", bend=-0.1),
+            Arrow("residual", "x", "gradient"),
+            *[
+                Arrow(start, codeword, "gradient", cut=True)
+                for start, codeword in (("quantized", "first"), ("quantized", "second"), ("residual", "first"))
+            ],
+            Arrow("x", "encoder", "gradient"),
+        ],
+        "One straight-through around both stages brings the gradient of x̂ to x once; each term reaches x by way of its "
+        "own residual, and none of them a codeword.",
+    ),
+}

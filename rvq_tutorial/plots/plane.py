@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.collections import LineCollection
 from scipy.spatial import Voronoi
 from torch import Tensor
 
-from rvq_tutorial.arguments import check_vectors
+from rvq_tutorial.arguments import check_range, check_vectors
 from rvq_tutorial.plots.figure import COLORS, MARKERS, Figure, in_house_style, ink, place
 from rvq_tutorial.search import nearest
 
@@ -110,6 +111,50 @@ def codeword_paths(points: Tensor, path: Tensor) -> Figure:
     _draw_codewords(axes, end, used)
     figure.legend(loc="lower left", ncols=4)
     return figure
+
+
+@in_house_style
+def sliding_cells(points: Tensor, codebook: Tensor, share: float) -> Figure:
+    """The cells of a codebook, slid towards the origin by a share of their codewords' places: at 1 all lie there.
+
+    points: (N, 2). codebook: (K, 2). Each point moves with its codeword and ends, at share 1, as its residual.
+    """
+    check_range(share, "share", 0, 1)
+    points, codebook = _in_plane(points, "points"), _in_plane(codebook, "codebook")
+    size, indices = len(codebook), nearest(points, codebook)
+    moved, places = points - share * codebook[indices], (1 - share) * codebook
+    spread = [around.square().mean().sqrt().item() for around in (points, moved)]
+    if share < 1:
+        caption = f"The codewords have gone {share:.0%} of the way to the origin, and each took its cell along."
+    else:
+        caption = (
+            f"All {size} codewords lie at the origin, and around them the residuals. The root of their mean square per "
+            f"dimension is {spread[1]:.2g}; that of the points was {spread[0]:.2g}."
+        )
+    figure = Figure(
+        5.6,
+        5.9,
+        alt=f"{len(points)} points in {size} cells, a tint each, moved by {share:.0%} of their codewords' places.",
+        caption=caption,
+    )
+    axes = place(figure, 0.6, 0.65, 4.9, 4.9)
+    axes.set_title(
+        "The cells as they lie" if share == 0 else f"x − {share:.1f} c" if share < 1 else "The residuals, x − c"
+    )
+    _frame(axes, torch.cat([points, codebook, torch.zeros(1, 2)]))
+    for start, stop in zip(codebook.tolist(), places.tolist(), strict=True):
+        axes.plot(*zip(start, stop, strict=True), color="#C8C8C8", linewidth=0.8, zorder=1)
+    tints = mpl.colormaps["viridis"](np.linspace(0, 0.92, size))[_around_the_middle(codebook)]
+    axes.scatter(*moved.numpy().T, s=9, c=tints[indices.numpy()], linewidths=0, zorder=2)
+    _draw_codewords(axes, places, used_codewords(indices, size))
+    figure.legend(loc="lower left")
+    return figure
+
+
+def _around_the_middle(codebook: Tensor) -> np.ndarray:
+    """The rank of each codeword by its direction from the middle: neighbours get neighbouring tints."""
+    x, y = (codebook - codebook.mean(0)).numpy().T
+    return np.arctan2(y, x).argsort().argsort()
 
 
 @in_house_style
