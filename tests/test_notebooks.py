@@ -186,11 +186,12 @@ def test_the_time_to_read_is_that_of_words_code_and_pictures_without_exercises_a
         new_markdown_cell("## Next\n\n### Exercise 1 · Predict · ★☆☆ · 7 minutes\n\n" + 500 * "word "),
         new_code_cell("def f():\n    ...", metadata={"tags": ["exercise"]}),
         new_code_cell("check.f(f)"),
-        new_code_cell("z = 3"),
+        new_code_cell("z = f(\n    3\n)"),
+        new_markdown_cell("## Where to read on\n\n- " + 500 * "source "),
     ]
     notebook = new_notebook(cells=cells)
-    # 160 words of the first text and 2 of "## Next", 3 lines, 1 picture
-    assert reading.minutes(notebook) == pytest.approx(162 / 160 + 3 * 6 / 60 + 0.5)
+    # 159 words of the first text and 1 of "## Next", 4 lines that are more than brackets, 1 picture
+    assert reading.minutes(notebook) == pytest.approx(160 / 160 + 4 * 6 / 60 + 0.5)
     assert reading.stated(notebook) == "about 2 minutes"
     assert reading.exercise_minutes(notebook) == 7
 
