@@ -78,6 +78,19 @@ def photo_crops(size: int, n: int, seed: int = 0, split: Split = "train") -> Ten
     return torch.stack([_random_crop(pyramids[i % len(pyramids)], size, generator) for i in range(n)])
 
 
+def patches(images: Tensor, size: int) -> Tensor:
+    """Images (B, C, H, W) cut into squares, row by row, one image after the other: (N, C, size, size).
+
+    Raises:
+        ValueError: the images' sides are not multiples of `size`.
+    """
+    check_whole(size, "size")
+    if images.ndim != 4 or any(side % size for side in images.shape[2:]):
+        raise ValueError(f"images must be (B, C, H, W), H and W multiples of {size}, got {tuple(images.shape)}")
+    cut = images.unfold(2, size, size).unfold(3, size, size)  # (B, C, h, w, size, size)
+    return cut.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+
+
 def toy(name: Literal["gaussian", "blobs", "moons", "ring", "spiral"], n: int, seed: int = 0) -> Tensor:
     """Points in the plane: (n, 2), float32, near the origin, about one unit from it. The seed fixes the result."""
     check_whole(n, "n")

@@ -41,6 +41,14 @@ def ssim(x: Tensor, y: Tensor) -> float:
     )
 
 
+def explained_variance(values: Tensor, guess: Tensor) -> float:
+    """Share of the variance of values (N, ...) that a guess of them explains: 1 if it is exact, 0 for their mean."""
+    spread = mse(values, values.mean(0).expand_as(values))
+    if not spread:
+        raise ValueError("values must differ, got the same N times")
+    return 1 - mse(values, guess) / spread
+
+
 def bits_per_vector(codebook_size: int, num_quantizers: int = 1) -> float:
     """Bits that name one codeword in each of the codebooks: M log2 K."""
     check_whole(codebook_size, "codebook_size")

@@ -147,6 +147,11 @@ class VQVAE(nn.Module):
         """Indices → images, whole patches: cut them to the original's size, [..., :H, :W]."""
         return self._decode(self.quantizer.decode(indices))
 
+    def bypass(self, images: Tensor) -> Tensor:
+        """Images after encoder and decoder alone, as if the quantizer lost nothing."""
+        height, width = images.shape[-2:]
+        return self.decoder(self.latents(images))[..., :height, :width]
+
     def _decode(self, quantized: Tensor) -> Tensor:
         return self.decoder(quantized.contiguous())  # one memory layout, so that every way here rounds alike
 

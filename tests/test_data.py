@@ -89,6 +89,20 @@ def test_crops_come_from_all_photos_of_their_split_alike(monkeypatch):
         assert start - 0.01 < crops.min() and crops.max() < start + 0.21
 
 
+def test_patches_come_row_by_row_and_image_after_image():
+    images = torch.arange(2 * 3 * 4 * 6).view(2, 3, 4, 6)
+    patches = data.patches(images, 2)
+    assert patches.shape == (2 * 2 * 3, 3, 2, 2)
+    assert torch.equal(patches[1], images[0, :, :2, 2:4])
+    assert torch.equal(patches[3], images[0, :, 2:, :2])
+    assert torch.equal(patches[6], images[1, :, :2, :2])
+
+
+def test_what_has_no_whole_patches_is_named():
+    with pytest.raises(ValueError, match=r"H and W multiples of 4, got \(1, 3, 8, 10\)"):
+        data.patches(torch.zeros(1, 3, 8, 10), 4)
+
+
 SHADES = [("train", 0.1), ("held_out", 0.6)]
 
 

@@ -23,6 +23,20 @@ def test_mse_refuses_to_broadcast():
         metrics.mse(torch.zeros(4, 1), torch.zeros(1, 4))
 
 
+def test_a_mean_explains_nothing_and_the_values_everything():
+    values = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) + 5
+    mean = values.mean(0).expand_as(values)
+    assert metrics.explained_variance(values, mean) == pytest.approx(0, abs=1e-6)
+    assert metrics.explained_variance(values, values) == 1
+    assert metrics.explained_variance(values, (values + mean) / 2) == pytest.approx(0.75)
+    assert metrics.explained_variance(values, 2 * mean - values) == pytest.approx(-3)
+
+
+def test_equal_values_have_no_variance_to_explain():
+    with pytest.raises(ValueError, match="values must differ"):
+        metrics.explained_variance(torch.ones(4), torch.ones(4))
+
+
 def test_ssim_of_known_images():
     x = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))
     assert metrics.ssim(x, x) == pytest.approx(1)

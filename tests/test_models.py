@@ -108,6 +108,14 @@ def test_images_of_any_size(images, size):
     assert torch.equal(model.decode(indices)[..., : size[0], : size[1]], output.reconstruction)
 
 
+def test_bypassed_nothing_is_lost_in_the_quantizer(images):
+    model, images = residual_model(), images[..., :61, :47]
+    rebuilt = model.bypass(images)
+    assert rebuilt.shape == images.shape
+    assert torch.equal(rebuilt, model.decoder(model.latents(images))[..., :61, :47])
+    assert (rebuilt - images).square().mean() < (model(images).reconstruction - images).square().mean()
+
+
 def test_a_last_patch_is_filled_up_with_the_edge(images):
     model, grey = residual_model(), torch.full((1, 3, 16, 16), 0.3)
     assert torch.equal(model.latents(grey[..., :13, :11]), model.latents(grey))

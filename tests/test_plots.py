@@ -76,6 +76,15 @@ PICTURES = {
     "lines, powers of two": lambda: plots.lines(
         2 ** np.arange(3, 11), {"perfect": np.arange(8), "ours": np.ones(8)}, xlabel="size", ylabel="mean", log_x=True
     ),
+    "over steps, 5 panels": lambda: plots.over_steps(
+        [0, 50, 600],
+        {f"slope {n}:\nright − left": {"pixels": [[0.1, 0.3, 0.2], [0.1, 0.4, 0.5]]} for n in range(5)},
+        ylabel="share explained",
+        limits=(0, 1),
+    ),
+    "over steps, 2 panels": lambda: plots.over_steps(
+        [20, 50], {"PSNR": {"a": [[20, 21]], "b": [[20, 24]]}, "lost": {"a": [[0.1, 0.3]], "b": [[0.1, 0.12]]}}
+    ),
     "ablation": lambda: plots.ablation(ABLATION, title="What each repair buys"),
     "codebook memory": lambda: plots.codebook_memory(48, [16, 256, 1024]),
     "codebook memory, a binary one": lambda: plots.codebook_memory(1, [2], max_bits=12),

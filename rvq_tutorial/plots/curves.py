@@ -258,6 +258,48 @@ def lines(
 
 
 @in_house_style
+def over_steps(
+    steps: Sequence[int],
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
+    *,
+    ylabel: str = "",
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """What was measured while training, a panel for each measure: the mean over seeds, in a band from least to most.
+
+    steps: (R,), rising. panels: title -> name -> (seeds, R); every panel has the same names. limits: the range of all
+    panels, where they share a scale.
+    """
+    values = {title: {name: np.asarray(y, float) for name, y in panel.items()} for title, panel in panels.items()}
+    names = list(next(iter(values.values())))
+    seeds = len(values[next(iter(values))][names[0]])
+    ends = [
+        f"{' '.join(title.split())}: " + ", ".join(f"{_plain(name)} {y[:, -1].mean():.3g}" for name, y in panel.items())
+        for title, panel in values.items()
+    ]
+    figure = Figure(
+        9.0,
+        3.2,
+        alt=f"{ylabel or 'Measures'} against training steps for {', '.join(map(_plain, names))}; "
+        f"after {steps[-1]} steps: "
+        f"{'; '.join(ends)}.",
+        caption=f"Lines are means over {seeds} seed{'s' * (seeds > 1)}, bands reach from the least to the most.",
+    )
+    for axes, (title, panel) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
+        axes.set_title(title, fontsize=10)
+        axes.set(xlabel="step", xticks=[steps[0], steps[-1]])
+        for rank, (name, y) in enumerate(panel.items()):
+            style = _series_style(name, rank)
+            axes.fill_between(steps, y.min(0), y.max(0), color=style["color"], alpha=0.2, linewidth=0)
+            axes.plot(steps, y.mean(0), **style, label=_plain(name))
+        if limits:
+            axes.set_ylim(limits)
+    figure.axes[0].set_ylabel(ylabel)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
+    return figure
+
+
+@in_house_style
 def codebook_memory(dim: int, codebook_sizes: Sequence[int], *, max_bits: int = 64) -> Figure:
     """Bytes that one codebook takes for so many bits a vector, in float32, and those of stages of K codewords.
 
