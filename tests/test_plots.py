@@ -9,7 +9,7 @@ import torch
 from matplotlib.text import Text
 from PIL import Image
 
-from rvq_tutorial import plots
+from rvq_tutorial import nearest, plots
 from rvq_tutorial.plots import curves, diagrams
 from rvq_tutorial.plots.diagrams import Arrow, Box
 
@@ -60,6 +60,8 @@ PICTURES = {
     "sliding cells, all at the origin": lambda: plots.sliding_cells(POINTS, CODEBOOK, 1.0),
     "sliding cells, one": lambda: plots.sliding_cells(POINTS, CODEBOOK[:1], 0.5),
     "graph, every kind of arrow": lambda: graph(),
+    "moved crowd": lambda: plots.moved_crowd(torch.tensor([-1.0, 0.0, 1.0]), 0.6),
+    "moved crowd, within a cell": lambda: plots.moved_crowd(torch.tensor([0.0, 1.0]), 0.2),
     "gradient check": lambda: plots.gradient_check(POINTS[:4], {"frozen": POINTS[:4], "as it is": 0 * POINTS[:4]}),
     "curve": lambda: plots.curve(LOSSES),
     "curve, log": lambda: plots.curve(LOSSES, log=True, title="Training", ylabel="mean squared error"),
@@ -328,6 +330,15 @@ def arrows(figure):
     return [torch.from_numpy(np.stack([q.U, q.V], 1)).float() for q in quivers]
 
 
+@pytest.mark.parametrize(("half_width", "slope"), [(0.4, 0), (0.6, 1.67), (1.0, 1), (2.0, 0.5)])
+def test_a_crowd_that_moves_takes_its_codewords_along(half_width, slope):
+    levels = torch.tensor([[-1.0], [0.0], [1.0]])
+    crowd = torch.linspace(-half_width, half_width, 200_001)[:, None]
+    moved = levels[nearest(crowd + 0.05, levels)].mean() - levels[nearest(crowd - 0.05, levels)].mean()
+    assert moved / 0.1 == pytest.approx(slope, abs=0.01)
+    assert f"move {moved / 0.1:.2f} times as far" in plots.moved_crowd(levels.flatten(), half_width).caption
+
+
 def test_an_arrow_runs_from_border_to_border_and_keeps_left():
     there = diagrams._way(BOXES["a"], BOXES["b"], bend=0)
     back = diagrams._way(BOXES["b"], BOXES["a"], bend=0)
@@ -398,6 +409,7 @@ def test_uses_neither_pyplot_nor_the_readers_style():
         (lambda: plots.residual_stages(POINTS, CODEBOOKS, 0), "num_quantizers must be 1 to 8, .* got 0"),
         (lambda: plots.residual_loop_graph("M"), "loop must be one of 'silent', 'loud', 'right', got 'M'"),
         (lambda: plots.sliding_cells(POINTS, CODEBOOK, 1.5), "share must be .*0.* 1, got 1.5"),
+        (lambda: plots.moved_crowd(CODEBOOK[:, 0], 0.0), "half_width must be above 0, got 0.0"),
         (lambda: plots.curve({"loss": []}), "history must hold at least one value"),
         (lambda: plots.code_usage(torch.zeros(4)), r"counts must be \(K,\) and not all zero"),
         (lambda: plots.color_cube(PHOTOS), r"photo must be \(3, H, W\), got shape \(5, 3, 40, 64\)"),

@@ -199,6 +199,58 @@ def staircase(codebook: Tensor, target: float, x: float | None = None) -> Figure
 
 
 @in_house_style
+def moved_crowd(codebook: Tensor, half_width: float) -> Figure:
+    """What a lookup among numbers gives on average over a crowd, spread evenly, that moves; and how steeply it rises.
+
+    codebook: (K,). half_width: how far the crowd reaches to both sides of its middle, above 0.
+    """
+    if not half_width > 0:
+        raise ValueError(f"half_width must be above 0, got {half_width}")
+    codebook = np.sort(codebook.detach().cpu().double().flatten().numpy())
+    borders, jumps = (codebook[1:] + codebook[:-1]) / 2, np.diff(codebook)
+
+    def mean(middle: np.ndarray) -> np.ndarray:
+        return codebook[0] + np.clip((middle[:, None] + half_width - borders) / (2 * half_width), 0, 1) @ jumps
+
+    def slope(half_width: np.ndarray) -> np.ndarray:
+        return (np.abs(borders) < half_width[:, None]) @ jumps / (2 * half_width)
+
+    steepness = slope(np.array([half_width])).item()
+    figure = Figure(
+        8.0,
+        4.1,
+        alt=f"Left, the mean of x̂ over a crowd of half-width {half_width:g} against the crowd's middle, beside the "
+        "staircase of a single number. Right, the slope of that mean at 0 for crowds of any width.",
+        caption=f"A crowd from {-half_width:g} to {half_width:g}: move it a little, and its x̂ move {steepness:.2f} "
+        "times as far on average. Straight-through says 1. Right, in theory: the sum of the jumps within the crowd, "
+        "divided by its width.".replace("-", "−", 1),
+    )
+    reach = codebook[-1] + 0.75
+    x = np.linspace(-reach, reach, 801)
+    axes = place(figure, 0.65, 1.0, 3.4, 2.8)
+    axes.set(title="mean of x̂", xlabel="the crowd's middle", xlim=(-reach, reach), ylim=(-reach, reach))
+    stairs = codebook[np.searchsorted(borders, x)]
+    stairs[1:][np.diff(stairs) != 0] = np.nan  # there is nothing between the steps
+    axes.plot(x, stairs, color=COLORS["codeword"], linewidth=1.0, label="a single number")
+    axes.plot(x, mean(x), color=SERIES_COLORS[1], linewidth=2.4, label="the crowd")
+    middle = mean(np.zeros(1)).item()
+    axes.plot(x, x + middle, "--", color=SERIES_COLORS[0], linewidth=1.4, label="what is pretended")
+    extent = [-half_width, half_width], [0.12 - reach] * 2
+    axes.plot(*extent, color=COLORS["data"], linewidth=6, solid_capstyle="butt", label="the crowd's range")
+    handles = axes.get_legend_handles_labels()
+    axes = place(figure, 4.75, 1.0, 3.0, 2.8)
+    axes.set(title="slope at 0", xlabel="half-width of the crowd", xlim=(0, 2.5), ylim=(0, 2.2))
+    widths = np.linspace(0.005, 2.5, 500)
+    slopes = slope(widths)
+    slopes[1:][np.diff(slopes) > 0.1] = np.nan  # here a border comes within the crowd
+    axes.plot(widths, slopes, color=SERIES_COLORS[1], linewidth=2.4)
+    axes.axhline(1, linestyle="--", color=SERIES_COLORS[0], linewidth=1.4)
+    axes.plot(half_width, steepness, "o", color=SERIES_COLORS[1], markersize=11, markeredgecolor="white", zorder=4)
+    figure.legend(*handles, loc="lower left", ncols=4)
+    return figure
+
+
+@in_house_style
 def gradient_check(autograd: Tensor, differences: Mapping[str, Tensor]) -> Figure:
     """Slopes measured by finite differences against those that autograd gives: where both agree, on the diagonal.
 
