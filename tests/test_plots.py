@@ -41,6 +41,9 @@ PICTURES = {
     "voronoi, one codeword": lambda: plots.voronoi(POINTS, CODEBOOK[:1]),
     "voronoi, all codewords equal": lambda: plots.voronoi(POINTS, CODEBOOK[:1].expand(4, 2)),
     "voronoi, arrows": lambda: plots.voronoi(POINTS, 4 * CODEBOOK, arrows=0.1 * POINTS, title="Gradients"),
+    "cells side by side": lambda: plots.cells_side_by_side(
+        POINTS, {"box cells": torch.cartesian_prod(*2 * [torch.tensor([-1.0, 0.0, 1.0])]), "free cells": CODEBOOK[:8]}
+    ),
     "gradient field": lambda: plots.gradient_field(POINTS, 4 * CODEBOOK, 0.25),
     "residual stages, 1 of 1": lambda: plots.residual_stages(POINTS, CODEBOOKS[:1], 1),
     "residual stages, 3 of 4": lambda: plots.residual_stages(POINTS, CODEBOOKS[:4], 3),

@@ -13,25 +13,24 @@
 # %% [markdown]
 # # 01 · How few colours does a photo need?
 #
-# **The question.** A photo may use any of 16.7 million colours. Painters get by with a dozen tubes. How many does a photo really need, which ones, and how is each pixel then written down?
+# **The question.** A photo may use any of 16.7 million colours. How many does it really need, which ones, and how is each pixel then written down?
 #
 # **You will be able to**
-# - say what a codebook, a codeword and an index are, and how many bits an index takes;
-# - encode a photo as indices, decode it again, and measure what was lost, in PSNR;
+# - encode a photo as indices of a codebook, decode it again, and say how many bits it took and what was lost;
 # - write k-means in ten lines, say why it never gets worse, and mend the bug that fills it with NaN;
 # - compare quantizers fairly: at equal bits, on pixels that none of them was fitted on.
 #
+# **In the course.** Everything that follows is built on this notebook's lookup table. The notebook ends at a wall, and notebook 04 goes around it.
+#
 # **You need** PyTorch tensors: shapes, indexing, broadcasting. Nothing about compression.
 #
-# **Time.** It runs in {{run_time}}. Reading takes half an hour, the five exercises some forty minutes.
+# **Time.** It runs in {{run_time}}. Reading takes {{reading_time}}, the five exercises some forty minutes more.
 
 # %%
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import KMeans
-from torchvision.utils import make_grid
 
 from rvq_tutorial import check, data, kmeans, metrics, nearest, plots, widgets
 
@@ -40,11 +39,11 @@ _ = torch.manual_seed(0)  # the same numbers in every run
 # %% [markdown]
 # ## A photo is a cloud of points
 #
-# Everything from `rvq_tutorial` is the course's own package: `data` has the photos, `metrics` the measures, `plots` and `widgets` the pictures, `check` looks at your answers. What else comes from it you will first write yourself.
+# `rvq_tutorial` is the course's own package: `data` has the photos, `metrics` the measures, `plots` and `widgets` the pictures, `check` looks at your answers. All else that comes from it you will first write yourself.
 #
-# Here is a photo, every second pixel of every second row to keep things quick. It is a tensor with three channels, red, green and blue, each from 0 to 1.
+# The course's ten photos come in two groups, `train` and `held_out`; you will soon see what for. Here is a flower, every second pixel of every second row to keep things quick. The photo is a tensor with three channels, red, green and blue, each from 0 to 1.
 #
-# Forget for a moment where the pixels are. Then each is a **vector** with three components, a point in a cube, and the photo is a cloud of points.
+# Forget for a moment where the pixels are. Then each pixel is a **vector**. Its three numbers are the vector's **components**; a vector with three components has dimension 3. It is a point in a cube, and the photo is a cloud of points.
 
 # %%
 photo = data.photos().train["flower"][:, ::2, ::2]
@@ -53,21 +52,23 @@ print(f"photo: {tuple(photo.shape)}, pixels: {tuple(pixels.shape)}")
 plots.color_cube(photo)
 
 # %% [markdown]
-# Two arms, and nearly all of the cube is empty: dark teal from the leaves on one side, red to peach from the petals on the other.
+# The cloud has two arms: dark teal from the leaves, red to peach from the petals. Nearly all of the cube is empty.
 #
-# In the file each channel is one byte. A **bit** is a choice between two, so b bits can tell 2ᵇ things apart, and naming one of K things takes log₂ K bits. A byte is 8 bits, one of 256 steps; a pixel is 24 bits, one of 2²⁴ colours.
+# A **bit** is a choice between two, so b bits can tell 2ᵇ things apart, and naming one of K things takes log₂ K bits. In the photo's file each channel of a pixel is one byte, 8 bits, one of 256 steps; a pixel is 24 bits, one of 2²⁴ colours.
 
 # %%
 colours = len(pixels.unique(dim=0))
 print(f"{2**24:,} possible colours, {colours:,} in this photo of {len(pixels):,} pixels")
+
+# %% tags=["claim"]
 assert colours < 0.002 * 2**24 and len(pixels) == 214 * 320
 
 # %% [markdown]
-# So the photo has 24 bits for each pixel, and uses less than 0.2 % of the colours that they can name.
+# So each pixel takes 24 bits, and the photo uses less than 0.2 % of the colours that 24 bits can name.
 #
 # ## Fewer steps for each channel
 #
-# The plain way to save: round every number more coarsely. Cut the range from 0 to 1 into L equal steps, write down which step a number is in, and read it back as the middle of that step. Rounding to a short list of values is called **quantization**. Done number by number, it is **scalar** quantization, and the L values are its levels.
+# The plain way to save bits: cut the range from 0 to 1 into L equal steps, write down which step a number is in, and read it back as the middle of that step. Rounding to a short list of values is called **quantization**. Done number by number, it is **scalar** quantization, and the L values are its levels.
 
 
 # %%
@@ -82,47 +83,44 @@ def scalar_decode(steps, levels):
 
 
 # %% [markdown]
-# How much is lost? The **mean squared error**, MSE, also called the distortion, is the average of (x − x̂)² over all numbers; x̂, "x hat", is what we get back. Photo people turn it into decibels, the **peak signal-to-noise ratio**:
+# How much is lost? With x̂, "x hat", for what we get back, the **mean squared error**, MSE, is the average of (x − x̂)² over all vectors and their components ("per dimension"). It is also called the distortion. For photos it is often turned into decibels, the **peak signal-to-noise ratio**:
 #
 # $$\text{PSNR} = -10 \log_{10} \text{MSE} \quad \text{(for numbers from 0 to 1)}$$
 #
-# More is better. An error ten times smaller gives 10 dB more, one four times smaller 6 dB. As a rule of thumb, below 25 dB a photo looks broken, and from about 40 dB on the loss is hard to see.
+# A higher PSNR is better. An error ten times smaller gives 10 dB more, an error four times smaller 6 dB. As a rule of thumb, below 25 dB a photo looks broken, and from about 40 dB on the loss is hard to see.
 
 # %%
 rebuilt, titles = [photo], ["original, 24 bits per pixel"]
 for levels, bits in [(2, 3), (4, 6), (8, 9)]:
     rebuilt.append(scalar_decode(scalar_encode(photo, levels), levels))
-    psnr = -10 * (photo - rebuilt[-1]).square().mean().log10().item()
-    assert abs(psnr - metrics.psnr(photo, rebuilt[-1])) < 1e-3  # from here on we use the package's
+    psnr = -10 * (photo - rebuilt[-1]).square().mean().log10().item()  # from here on: metrics.psnr
     titles.append(f"{levels} levels: {bits} bits per pixel, {psnr:.1f} dB")
 caption = "Look at the leaves: with 2 levels all of them are one grey, with 8 they still have steps and wrong greens."
 plots.photo_row(torch.stack(rebuilt), titles, caption=caption)
 
+# %% tags=["claim"]
+assert abs(psnr - metrics.psnr(photo, rebuilt[-1])) < 1e-3
+_gains = [metrics.psnr(photo, fine) - metrics.psnr(photo, coarse) for coarse, fine in pairwise(rebuilt[1:])]
+assert all(4.5 < gain < 7 for gain in _gains)
+
 # %% [markdown]
-# Three channels with 2 levels each take 3 bits a pixel; every doubling of the levels takes 3 more. It also halves the steps, so the squared error falls to about a quarter, and we gain about 6 dB.
+# Every doubling of the levels takes 3 more bits a pixel, one a channel. It halves the steps, so the squared error falls to about a quarter, and we gain about 6 dB.
 #
-# That is a poor bargain, and the cube shows why. The 2 levels of each channel together make 2 · 2 · 2 = 8 colours, on a grid:
-
-# %%
-levels = scalar_decode(torch.arange(2), 2)
-grid = torch.cartesian_prod(levels, levels, levels)
-plots.color_cube(photo, grid)
-
-# %% [markdown]
-# The grid has a colour for bright blue, where there is no pixel at all. For the dark half of the picture, with all its leaves, it has a single one. With more levels this doesn't go away:
+# That is a poor bargain, and the cube shows why. 2 levels in each channel make 2 · 2 · 2 = 8 colours, on a grid that fills the whole cube: one of them is bright blue, where there is no pixel at all, and a single one is there for all the leaves. With more levels this doesn't go away:
 
 # %%
 boxes = scalar_encode(pixels, 8).unique(dim=0)
 print(f"of {8**3} colours with 8 levels, {len(boxes)} are ever used")
-gains = [metrics.psnr(photo, fine) - metrics.psnr(photo, coarse) for coarse, fine in pairwise(rebuilt[1:])]
-assert len(boxes) < 8**3 / 3 and all(4.5 < gain < 7 for gain in gains)
+
+# %% tags=["claim"]
+assert len(boxes) < 8**3 / 3
 
 # %% [markdown]
-# More than two thirds of the colours never occur, and the bits that tell them apart are paid all the same.
+# More than two thirds of the grid's colours never occur, and the bits that tell them apart are paid all the same.
 #
 # ## A list of colours of our own
 #
-# So drop the grid. Write down any K colours we like, as the rows of a table: that is a **codebook**, and each row is a **codeword**. In pictures it is also called a palette. For every pixel store only the **index** of the codeword nearest to it, a whole number from 0 to K − 1. To quantize whole vectors this way is **vector quantization**.
+# So drop the grid, and write down any K colours we like as the rows of a table: that is a **codebook** (for colours also called a palette), and each row is a **codeword**. For every pixel store only the **index** of the codeword nearest to it, a whole number from 0 to K − 1. To quantize whole vectors this way is **vector quantization**.
 #
 # - **encode**: pixel → index of the nearest codeword
 # - **decode**: index → that codeword, by looking it up
@@ -131,16 +129,16 @@ assert len(boxes) < 8**3 / 3 and all(4.5 < gain < 7 for gain in gains)
 
 # %%
 codebook = pixels[torch.randperm(len(pixels))[:16]]
-pixel = pixels[33_000]
+pixel = pixels[33_000]  # any pixel would do
 distances = (codebook - pixel).square().sum(1)  # to each codeword, squared
 index = distances.argmin()
 print("pixel", [f"{c:.2f}" for c in pixel.tolist()], "-> index", index.item())
 print("index", index.item(), "-> codeword", [f"{c:.2f}" for c in codebook[index].tolist()])
 
-strips = [pixel.expand(16, 3), codebook, codebook[index].expand(16, 3)]
+strips = torch.stack([pixel.expand(16, 3), codebook, codebook[index].expand(16, 3)])  # each colour once a column
 titles = ["the pixel", "the codebook, index 0 to 15", f"codeword {index}"]
-caption = f"Codeword {index}, the strip's number {index + 1} from the left, is the nearest to the pixel."
-plots.photo_row(torch.stack(strips).mT[:, :, None].expand(-1, -1, 6, -1), titles, caption=caption)
+caption = f"Codeword {index}, number {index + 1} from the left, is the nearest to the pixel."
+plots.photo_row(strips.mT[:, :, None].expand(-1, -1, 6, -1), titles, caption=caption)
 
 # %% [markdown]
 # ### Exercise 1 · Predict · ★☆☆ · 4 minutes
@@ -187,7 +185,7 @@ def nearest_colours(pixels, codebook):
 check.nearest_colours(nearest_colours)
 
 # %% [markdown]
-# Whether or not you solved it, the notebook goes on with functions of its own. These two are what everything else in this course is built on:
+# The notebook goes on with functions of its own, whether or not you solved the exercise. All of the course is built on these two:
 
 
 # %%
@@ -208,61 +206,68 @@ assert torch.equal(decode(encode(quantized, codebook), codebook), quantized)  # 
 plots.color_cube(photo, codebook)
 
 # %% [markdown]
-# `encode` builds a table of all N · K differences. The package's `nearest` finds the same indices without it, so it can take all pixels and many codewords. We use it where the table would grow too large; how it works is the first thing in notebook 02.
+# Sixteen colours drawn blindly take 4 bits a pixel, and they are already far better than the eight colours of the grid. In the cube, each codeword is a cross in its own colour; a codeword that no pixel uses would be hollow.
 
-# %%
-assert abs(metrics.mse(pixels, decode(nearest(pixels, codebook), codebook)) - metrics.mse(pixels, quantized)) < 1e-7
+# %% tags=["claim"]
+_middles = scalar_decode(torch.arange(2), 2)
+_eight = torch.cartesian_prod(_middles, _middles, _middles)
+assert metrics.psnr(pixels, quantized) > metrics.psnr(pixels, decode(encode(pixels, _eight), _eight)) + 2
+assert abs(metrics.mse(pixels, codebook[nearest(pixels, codebook)]) - metrics.mse(pixels, quantized)) < 1e-7
 
-# %% [markdown]
-# Sixteen colours drawn blindly, 4 bits a pixel, and already far better than the grid's eight. Does it really take 4 bits? Two indices below 16 fit into one byte:
-
-# %%
-packed = (16 * indices[::2] + indices[1::2]).byte()
-unpacked = torch.stack([packed // 16, packed % 16], dim=1).flatten().long()
-assert torch.equal(unpacked, indices)
-print(f"indices: {packed.numel():,} bytes; codebook: {16 * 3} bytes; the photo was {pixels.numel():,} bytes")
-assert 8 * packed.numel() == 4 * len(pixels) and 0.002 * packed.numel() > 16 * 3
-assert metrics.psnr(pixels, quantized) > metrics.psnr(photo, rebuilt[1]) + 2
-
-# %% [markdown]
-# One sixth of the size, and the codebook is not even 0.2 % of it.
+# %% [markdown] tags=["doubters"]
+# ### Does an index really take 4 bits?
 #
+# Two indices below 16 fit into one byte, and come out of it again. The result has one sixth of the photo's size, and the codebook is less than 0.2 % of the result.
+
+# %% tags=["doubters"]
+_packed = (16 * indices[::2] + indices[1::2]).byte()
+_unpacked = torch.stack([_packed // 16, _packed % 16], dim=1).flatten().long()
+assert torch.equal(_unpacked, indices)
+assert 6 * _packed.numel() == pixels.numel() and 0.002 * _packed.numel() > 16 * 3
+
+# %% [markdown]
 # ### What is wrong here? · Bytes
 #
-# Photos come from files as bytes, whole numbers from 0 to 255. So why convert them? Below, pixels and codewords are bytes, and `encode` is the same. It runs. What do you expect?
+# Photos come from files as bytes, whole numbers from 0 to 255. Why convert them? Below, pixels and codewords are bytes, and `encode` is the same. What do you expect to see?
 
 # %%
 photo_bytes, codebook_bytes = (255 * pixels).round().byte(), (255 * codebook).round().byte()
 from_bytes = encode(photo_bytes, codebook_bytes)
-both = [decode(i, codebook).T.unflatten(1, photo.shape[1:]) for i in (indices, from_bytes)]
-changed = (from_bytes != indices).double().mean()
-caption = f"The same codebook and the same formula: {changed:.0%} of the indices differ."
-plots.photo_row(torch.stack(both), ["from floats", "from bytes"], caption=caption)
+mended = encode(photo_bytes.float(), codebook_bytes.float())  # converted before anything is subtracted
+shown = {"from floats": indices, "from bytes": from_bytes, "from bytes, converted first": mended}
+pictures = [decode(i, codebook).T.unflatten(1, photo.shape[1:]) for i in shown.values()]
+titles = [f"{name}: {metrics.psnr(photo, picture):.1f} dB" for name, picture in zip(shown, pictures, strict=True)]
+caption = f"The same codebook and the same formula. From bytes, {(from_bytes != indices).double().mean():.0%} of the indices differ."
+plots.photo_row(torch.stack(pictures), titles, caption=caption)
+
+# %% tags=["claim"]
+_error, _wrong, _right = (metrics.mse(photo, picture) for picture in pictures)
+assert _wrong > 5 * _error and abs(_right - _error) < 1e-6
 
 # %% [markdown]
-# No error, and a wrong picture. A byte has no room for anything below 0 or above 255: 3 − 5 becomes 254, and squares wrap around again and again. What comes out as the smallest "distance" has little to do with distance.
-#
-# **The mend.** Convert before you subtract:
-
-# %%
-mended = decode(encode(photo_bytes.float(), codebook_bytes.float()), codebook)
-error, wrong, right = (metrics.mse(pixels, x) for x in (quantized, decode(from_bytes, codebook), mended))
-print(f"MSE from floats {error:.4f}, from bytes {wrong:.4f}, mended {right:.4f}")
-assert wrong > 5 * error and abs(right - error) < 1e-6
+# No error was raised, and the picture in the middle is wrong. A byte has no room for anything below 0 or above 255: 3 − 5 becomes 254, and squares wrap around again and again. What comes out as the smallest "distance" has little to do with distance. **The mend**, on the right: convert before you subtract.
 
 # %% [markdown]
 # ## Which colours are best?
 #
-# Drawn blindly is not chosen well. We look for the K codewords with the smallest MSE. Nobody knows a quick way to the very best, but two half-questions are easy:
+# We look for the K codewords with the smallest MSE. Nobody knows a quick way to the very best codebook, but two half-questions are easy:
 #
-# 1. **Assign.** The codewords stand still. Which index is best for each pixel? That of the nearest codeword.
-# 2. **Update.** The indices stand still. Which colour is best for the pixels of one codeword? The derivative of Σ‖x − c‖² by c is 2 Σ(c − x); it is 0 where c is the **mean** of these pixels.
+# 1. **Assign.** The codewords stand still. Which index is best for each pixel? The index of the nearest codeword.
+# 2. **Update.** The indices stand still. Which colour c is best for all pixels x of one codeword? The sum of their squared distances Σ‖x − c‖² has the derivative 2 Σ(c − x) by c, and that is 0 where c is the **mean** of these pixels.
 #
-# Do one, then the other, and again. That is **k-means**, or Lloyd's algorithm (Lloyd 1982; for vectors Linde, Buzo and Gray 1980). Neither step can make the error larger: each picks the best there is while the other half stands still.
+# Assign, update, assign, update, …: that is **k-means**, or Lloyd's algorithm (Lloyd 1982; for vectors Linde, Buzo and Gray 1980). Neither step can make the error larger: each picks the best there is while the other half stands still.
 #
+# For the update we need the sum of each codeword's pixels, and their number. PyTorch has a function for each, without a loop:
+
+# %%
+values, chosen = torch.tensor([[1.0, 1.0], [2.0, 0.0], [5.0, 5.0]]), torch.tensor([0, 2, 0])
+print(torch.bincount(chosen, minlength=3).tolist())  # how often each of 0, 1, 2 was chosen
+print(torch.zeros(3, 2).index_add_(0, chosen, values).tolist())  # row i of values, added to row chosen[i]
+
+# %% [markdown]
 # ### Exercise 3 · Implement · ★★☆ · 8 minutes
 #
-# Write the update: move each codeword to the mean of the pixels that chose it. Every codeword was chosen at least once, here. Return a new codebook and leave the old one as it was.
+# Write the update: move each codeword to the mean of the pixels that chose it. In this exercise every codeword was chosen at least once. Return a new codebook and leave the old codebook as it was.
 
 
 # %% tags=["exercise"]
@@ -276,13 +281,13 @@ def move_codewords(pixels, indices, codebook):
 
 
 # %% [markdown] tags=["hint"]
-# A loop is fine: `pixels[indices == k].mean(0)` for every k, then `torch.stack`. Without a loop: `torch.bincount(indices, minlength=K)` counts the pixels of each codeword, and `torch.zeros(K, dim).index_add_(0, indices, pixels)` adds each pixel to its codeword's row.
+# A loop is fine: `pixels[indices == k].mean(0)` for every k, then `torch.stack`. Without a loop: the sums by `index_add_` (`torch.zeros_like(codebook)` to start from), divided by the counts by `bincount`; `counts[:, None]` lets one count divide a whole row.
 
 # %%
 check.move_codewords(move_codewords)
 
 # %% [markdown]
-# Our own has one line more, for codewords that no pixel chose. You will soon see why.
+# The notebook's own version has one addition, for codewords that no pixel chose. You will soon see why.
 
 
 # %%
@@ -294,7 +299,7 @@ def update(pixels, indices, codebook):
 
 
 # %% [markdown]
-# To see it move, take 1,000 pixels and two of their three channels, red to the right and blue upwards. The lines are the borders of the **cells**: within a cell, its codeword is the nearest.
+# To see the codewords move, take 1,000 pixels and two of their three channels, red to the right and blue upwards. The lines are the borders of the **cells**: all points of a cell are nearest to the codeword inside it.
 
 # %%
 red_blue = pixels[torch.randperm(len(pixels))[:1000]][:, [0, 2]]
@@ -307,9 +312,26 @@ widgets.explore(
 )
 
 # %% [markdown]
-# Run the cell to get its slider, and move it. The first steps are large, the later ones small, and soon nothing moves: every codeword is the mean of its cell. Count the codewords in the dark arm on the left: it has most of the pixels, and so most of the blind draws.
+# Run the cell to get its slider, and move the slider. The first steps of the codewords are large, the later steps small, and soon nothing moves: every codeword is the mean of its cell.
 #
+# This picture also shows what is wrong with the grid. Its levels cut the plane into equal boxes; a codebook is free in where its cells lie and how they are shaped:
+
+# %%
+thirds = torch.tensor([0.5, 1.5, 2.5]) / 3
+plots.cells_side_by_side(
+    red_blue, {"grid: 3 · 3 box cells": torch.cartesian_prod(thirds, thirds), "k-means: 8 free cells": history[-1]}
+)
+
+# %% tags=["claim"]
+_grid = torch.cartesian_prod(thirds, thirds)
+assert metrics.mse(red_blue, _grid[nearest(red_blue, _grid)]) > 3 * metrics.mse(
+    red_blue, history[-1][nearest(red_blue, history[-1])]
+)
+
+# %% [markdown]
 # Now in all three channels. From here on 5,000 pixels, drawn at random, are for fitting: `train`. All others are **held out**: no codebook ever sees them, and on them we measure.
+#
+# `encode` builds a table of all N · K differences. The package's `nearest(x, codebook)` finds the same indices without that table, so it can take many pixels; how it works is the first thing in notebook 02.
 
 # %%
 order = torch.randperm(len(pixels))
@@ -326,23 +348,28 @@ def lloyd(pixels, codebook, steps=25):
     return codebook, errors
 
 
+def quantize(x, codebook):
+    """Each vector's nearest codeword, in its place."""
+    return codebook[nearest(x, codebook)]
+
+
 # %%
 fitted, errors = lloyd(train, codebook)
-assert all(later <= earlier * (1 + 1e-5) for earlier, later in pairwise(errors))  # it never gets worse
-plots.curve({"train": errors}, ylabel="mean squared error", title="k-means from 16 blind colours")
-
-# %%
-assert metrics.mse(held_out, decode(encode(held_out, fitted), fitted)) < 0.8 * errors[0]
+assert all(after <= before * (1 + 1e-5) for before, after in pairwise(errors))  # the error never grows
+print(f"MSE on train: {errors[0]:.5f} with 16 blind colours, {errors[-1]:.5f} after k-means")
 plots.color_cube(photo, fitted)
 
+# %% tags=["claim"]
+assert metrics.mse(held_out, decode(encode(held_out, fitted), fitted)) < 0.8 * errors[0]
+
 # %% [markdown]
-# The same 4 bits a pixel, and a better picture. The codewords now lie along the two arms.
+# The codebook still takes 4 bits a pixel, and the picture is better. The codewords now lie along the two arms.
 #
 # ### It depends on the start
 #
-# "Never worse" is not "best". When nothing moves any more, another start may still end lower. Blind starts tend to put several codewords into the big dark arm and forget a small one.
+# "Never worse" is not "best". When nothing moves any more, another start may still end lower. A blind start draws most codewords where most pixels are, in the dark arm, and may leave a small part of the cloud without any.
 #
-# **k-means++** spreads the start out. The first codeword is any pixel. Each next one is a pixel drawn with a probability proportional to its squared distance from the nearest codeword so far: far from all of them is likely, close to one is not.
+# **k-means++** spreads the start out. The first codeword is any pixel. Each next codeword is a pixel too, drawn with a probability proportional to its squared distance from the nearest codeword so far: a pixel far from all codewords is likely to be drawn, a pixel close to one is not.
 
 
 # %%
@@ -356,43 +383,53 @@ def spread_out_start(pixels, size):
 
 
 # %%
-def held_out_error(codebook):
-    """MSE on the pixels no codebook is fitted on."""
-    return metrics.mse(held_out, codebook[nearest(held_out, codebook)])
+starts = {"blind start": red_blue[:8], "k-means++ start": spread_out_start(red_blue, 8)}
+plots.cells_side_by_side(red_blue, starts)
 
 
-blind = [held_out_error(lloyd(train, train[torch.randperm(5000)[:16]])[0]) for _ in range(10)]
-spread = [held_out_error(lloyd(train, spread_out_start(train, 16))[0]) for _ in range(10)]
-assert sum(spread) < sum(blind) and max(spread) < max(blind)
+# %%
+def held_out_errors(start):
+    """MSE on held-out pixels, for ten codebooks of 16 colours that k-means fits from ten starts."""
+    books = [lloyd(train, start(train, 16))[0] for _ in range(10)]
+    return [metrics.mse(held_out, quantize(held_out, book)) for book in books]
+
+
+blind, spread = held_out_errors(lambda x, size: x[torch.randperm(len(x))[:size]]), held_out_errors(spread_out_start)
 plots.bars({"blind start": blind, "k-means++ start": spread}, label="held-out MSE, K = 16, ten starts each")
 
+# %% tags=["claim"]
+assert sum(spread) < sum(blind) and max(spread) < max(blind)
+
 # %% [markdown]
-# The spread-out start is better on average, and it takes away the bad luck: compare the whiskers, the standard deviations over ten starts.
+# The spread-out start is better on average, and it takes away the bad luck: compare the whiskers, the standard deviations over the ten starts.
 #
 # ### What is wrong here? · A codeword nobody wants
 #
-# The `update` above has a line for codewords without pixels. Many first versions of k-means don't. Start from the grid of 8, where two colours have no pixel. What will happen in the first step, and what in the second?
+# The `update` above lets a codeword without pixels stay where it is. Many first versions of k-means don't think of such a codeword. Start from the grid of 2 levels a channel, 8 colours, some of which have no pixel. What will happen in the first step, and what in the second?
 
 
 # %%
 def careless_update(pixels, indices, codebook):
-    """As above, but for codewords without pixels."""
+    """As above, but without a thought for codewords that no pixel chose."""
     counts = torch.bincount(indices, minlength=len(codebook))[:, None]
     return torch.zeros_like(codebook).index_add_(0, indices, pixels) / counts
 
 
-broken = grid
+levels = scalar_decode(torch.arange(2), 2)
+broken = torch.cartesian_prod(levels, levels, levels)
 for step in range(1, 4):
     broken = careless_update(train, encode(train, broken), broken)
     print(f"after step {step}: {broken.isnan().any(1).sum()} of 8 codewords are NaN")
+
+# %% tags=["claim"]
 assert broken.isnan().any(1).sum() == 7
 
 # %% [markdown]
-# No pixels: a sum of 0, a count of 0, and 0 / 0 is NaN, "not a number". So far only unused codewords are lost. But in the next step the distance to a NaN is NaN, and `argmin` takes NaN for the smallest of all. Every pixel chooses it, no other codeword has a pixel left, and the whole codebook is gone.
+# A codeword without pixels has a sum of 0 and a count of 0, and 0 / 0 is NaN, "not a number". After the first step only the unused codewords are lost. But in the second step the distance to a NaN is NaN, and `argmin` takes NaN for the smallest of all. Every pixel chooses that codeword, no other codeword has a pixel left, and the codebook is gone.
 #
 # ### Exercise 4 · Repair · ★★☆ · 8 minutes
 #
-# A codeword that stays where it is does no harm and no good. Do better: let it start again where it is needed most. If there are u codewords without pixels, they move to the u pixels that are served worst, farthest from the codeword they chose. One pixel each, in any order.
+# A codeword that stays where it is does no harm and no good. Do better: let it start again where it is needed most. If u codewords have no pixels, they move to the u pixels that are served worst, which means farthest from the codeword that they chose. Each of the u codewords takes a pixel of its own, in any order. (`x.topk(u).indices` are the places of the u largest numbers in x.)
 
 
 # %% tags=["exercise"]
@@ -410,83 +447,78 @@ def rescue_codewords(pixels, indices, codebook):
 
 
 # %% [markdown] tags=["hint"]
-# Start from your update, with `counts.clamp(min=1)` so that nothing is divided by 0. How badly is each pixel served? `(pixels - codebook[indices]).square().sum(1)`. `topk(u).indices` gives the u largest, and `moved[counts == 0] = ...` writes into the rows of the unused.
+# Start from your update, with `counts.clamp(min=1)` so that nothing is divided by 0. How badly is each pixel served? `(pixels - codebook[indices]).square().sum(1)`. `distances.topk(u).indices` are the u worst-served pixels, and `moved[counts == 0] = ...` writes into the rows of the unused codewords.
 
 # %%
 check.rescue_codewords(rescue_codewords)
 
-# %% [markdown]
-# ## Is ours any good?
+# %% [markdown] tags=["doubters"]
+# ### Is this k-means any good?
 #
-# Against scikit-learn, which many trust. From the same start both must end in the same place. From their own starts, the best of ten each, ours must be no more than 2 % worse. scikit-learn calls the sum of squared distances its inertia; divided by the number of components it is our MSE.
+# scikit-learn's k-means is trusted by many. From the same start the two must end in the same place, and from ten starts each, the better of ours must not be more than 2 % worse. scikit-learn calls the sum of squared distances its inertia; divided by the number of all numbers it is our MSE. Both hold:
+
+# %% tags=["doubters"]
+from sklearn.cluster import KMeans
 
 
-# %%
 def inertia(codebook):
     """Sum of the training pixels' squared distances to their nearest codewords."""
     return (train - codebook[nearest(train, codebook)]).square().sum().item()
 
 
-start = spread_out_start(train, 16)
-ours = inertia(lloyd(train, start, 30)[0])
-theirs = KMeans(16, init=start.numpy(), n_init=1, max_iter=30, tol=0).fit(train.numpy()).inertia_
-print(f"same start, K = 16: ours {ours:.2f}, scikit-learn {theirs:.2f}")
-assert abs(ours / theirs - 1) < 0.01
+_start = spread_out_start(train, 16)
+_ours = inertia(lloyd(train, _start, 30)[0])
+_theirs = KMeans(16, init=_start.numpy(), n_init=1, max_iter=30, tol=0).fit(train.numpy()).inertia_
+assert abs(_ours / _theirs - 1) < 0.01
 
-# %%
-ours = min(inertia(lloyd(train, spread_out_start(train, 8))[0]) for _ in range(10))
-theirs = KMeans(8, n_init=10, random_state=0).fit(train.numpy()).inertia_
-assert ours < 1.02 * theirs
-plots.bars({"ours": ours, "scikit-learn": theirs}, label="inertia of the best of ten starts, K = 8")
+_ours = min(inertia(lloyd(train, spread_out_start(train, 8))[0]) for _ in range(10))
+assert _ours < 1.02 * KMeans(8, n_init=10, random_state=0).fit(train.numpy()).inertia_
 
 # %% [markdown]
-# ### The package's version
-#
-# The package's `kmeans` is what we wrote: a k-means++ start, assign, update, and the rescue of exercise 4. It returns the codewords (it calls them centroids), how many pixels each has, and the MSE. Do they agree with ours?
+# The package's `kmeans(pixels, K)` is what we wrote: a k-means++ start, assign, update, and the rescue of exercise 4. Its result has the codewords, called `centroids`, how many pixels each has, `counts`, and the MSE. From here on we use it.
 
 # %%
 result = kmeans(train, 16)
-ours = encode(train, result.centroids)
-assert (result.counts - torch.bincount(ours, minlength=16)).abs().sum() <= 5
-assert abs(result.mse / metrics.mse(train, decode(ours, result.centroids)) - 1) < 1e-4
+print(result.centroids.shape, result.counts.tolist(), f"{result.mse:.5f}")
 
-package = [held_out_error(kmeans(train, 16).centroids) for _ in range(10)]
-print(f"held-out MSE, mean of ten starts: ours {sum(spread) / 10:.5f}, the package's {sum(package) / 10:.5f}")
-assert abs(sum(package) / sum(spread) - 1) < 0.05
+# %% tags=["claim"]
+_package = [metrics.mse(held_out, quantize(held_out, kmeans(train, 16).centroids)) for _ in range(10)]
+_chosen = encode(train, result.centroids)
+assert (result.counts - torch.bincount(_chosen, minlength=16)).abs().sum() <= 5
+assert abs(result.mse / metrics.mse(train, decode(_chosen, result.centroids)) - 1) < 1e-4
+assert abs(sum(_package) / sum(spread) - 1) < 0.05
 
 # %% [markdown]
-# They do, and from here on we use the package's.
-#
 # ## Which pixels did you measure on?
 #
-# Why all the fuss about held-out pixels? Fit codebooks of growing size on only 500 pixels. Before you run it: what is the PSNR on these 500 when there are 500 codewords?
+# Why measure on held-out pixels? Fit codebooks of growing size on only 500 pixels, and measure on these 500 and on the held-out ones. Before you run the cells: what is the MSE on the 500 pixels when there are 500 codewords?
 
 
 # %%
-def held_out_psnr(codebook):
-    """PSNR on the same pixels."""
-    return metrics.psnr(held_out, codebook[nearest(held_out, codebook)])
+def psnr_with(x, codebook):
+    """PSNR of the vectors x when the codebook stands for them."""
+    return metrics.psnr(x, quantize(x, codebook))
 
 
 few, sizes = train[:500], [2, 4, 8, 16, 32, 64, 128, 256]
-fits = [kmeans(few, size) for size in sizes]
-on_train = [metrics.psnr(few, fit.centroids[nearest(few, fit.centroids)]) for fit in fits]
-on_held_out = [held_out_psnr(fit.centroids) for fit in fits]
-bits = [metrics.bits_per_pixel(size) for size in sizes]
+fits = [kmeans(few, size).centroids for size in sizes]
+on_train = [psnr_with(few, book) for book in fits]
+on_held_out = [psnr_with(held_out, book) for book in fits]
+bits = [metrics.bits_per_pixel(size) for size in sizes]  # log₂ K
+everything = kmeans(few, 500).centroids
+print(f"500 codewords for 500 pixels: MSE {metrics.mse(few, quantize(few, everything)):.1e} on these 500")
 plots.quality({"train": (bits, on_train), "held_out": (bits, on_held_out)}, title="Fitted on 500 pixels")
 
-# %%
-everything = kmeans(few, 500).centroids
-print(f"500 codewords for 500 pixels: MSE {metrics.mse(few, everything[nearest(few, everything)]):.1e} on these 500")
-assert metrics.mse(few, everything[nearest(few, everything)]) < 1e-10
+# %% tags=["claim"]
+assert metrics.mse(few, quantize(few, everything)) < 1e-10
 assert on_train[-1] > 46 and on_held_out[-1] < 38 and abs(on_train[2] - on_held_out[2]) < 1.5
 
 # %% [markdown]
-# Each pixel its own codeword, and no error at all, on pixels that were learned by heart. On all others the same codebooks do much worse. With 8 codewords both agree; with 256 for 500 pixels the gap is more than 8 dB. Every distortion in this course is measured on held-out data, and so should be every one you read.
+# With 500 codewords each pixel is its own codeword: the pixels were learned by heart. On held-out pixels the same codebooks do much worse. With 8 codewords the two curves agree within 1.5 dB; with 256 the gap is more than 8 dB. Every distortion in this course is measured on held-out data, and so should be every distortion you read about.
 #
 # ## At equal bits
 #
-# Now the comparison that this notebook is about. Three quantizers, each at 3, 6 and 9 bits a pixel, fitted on `train` and measured on `held_out`, which is other pixels *of the same photo*:
+# Now the comparison that this notebook is about: three quantizers, each at 3, 6 and 9 bits a pixel. They are fitted on `train` and measured on `held_out`, which are other pixels *of the same photo*:
 #
 # - **equal steps**: scalar, L levels a channel; it isn't fitted at all;
 # - **fitted levels**: scalar, but each channel has the L levels that k-means finds for it;
@@ -496,31 +528,30 @@ assert on_train[-1] > 46 and on_held_out[-1] < 38 and abs(on_train[2] - on_held_
 # %%
 def fitted_levels(train, x, levels):
     """x with each channel rounded to its own levels, which are fitted to that channel of train."""
-    codebooks = [kmeans(train[:, [c]], levels).centroids for c in range(3)]
-    return torch.cat([book[nearest(x[:, [c]], book)] for c, book in enumerate(codebooks)], dim=1)
+    return torch.cat([quantize(x[:, [c]], kmeans(train[:, [c]], levels).centroids) for c in range(3)], dim=1)
 
 
 def psnr_at(train, x, levels):
     """PSNR on x of the three quantizers with levels³ colours each."""
-    codebook = kmeans(train, levels**3, num_iters=15).centroids
     return {
         "equal steps": metrics.psnr(x, scalar_decode(scalar_encode(x, levels), levels)),
         "fitted levels": metrics.psnr(x, fitted_levels(train, x, levels)),
-        "codebook": metrics.psnr(x, codebook[nearest(x, codebook)]),
+        "codebook": psnr_with(x, kmeans(train, levels**3, num_iters=15).centroids),
     }
 
 
 # %%
 at = [psnr_at(train, held_out, levels) for levels in (2, 4, 8)]
-gains = [row["codebook"] - row["fitted levels"] for row in at]
-assert all(4 < row["fitted levels"] - row["equal steps"] < 7 for row in at)
-assert gains[0] > 2.5 and gains[1] > 5 and gains[2] > 5
 plots.quality({name: ([3, 6, 9], [row[name] for row in at]) for name in at[0]}, title="Held-out pixels, equal bits")
 
+# %% tags=["claim"]
+assert all(4 < row["fitted levels"] - row["equal steps"] < 7 for row in at)
+assert all(row["codebook"] - row["fitted levels"] > least for row, least in zip(at, (2.5, 5, 5), strict=True))
+
 # %% [markdown]
-# Two gains. Fitting the levels puts them where the numbers are: 4 to 7 dB. Going from numbers to vectors gives more than 2.5 dB on top at 3 bits, and more than 5 dB at 6 and 9 bits.
+# There are two gains. Levels that are fitted lie where the numbers are: 4 to 7 dB. Vectors in place of numbers gain more than 2.5 dB on top of that at 3 bits, and more than 5 dB at 6 and 9 bits.
 #
-# Where does the second gain come from? From the channels depending on each other: peach has much red *and* some green *and* a little blue. Test it. Shuffle each channel on its own among the pixels. Each channel then has exactly the numbers that it had, but they no longer go together.
+# Does the second gain come from the channels depending on each other? (Peach has much red *and* some green *and* a little blue.) A test: shuffle each channel on its own among the pixels. Each channel keeps its numbers, but the three numbers of a pixel no longer belong together.
 
 
 # %%
@@ -531,18 +562,25 @@ def shuffled(x):
 
 mixed = [psnr_at(shuffled(train), shuffled(held_out), levels) for levels in (2, 4, 8)]
 gains = {
-    "the photo's pixels": gains,
-    "channels shuffled": [row["codebook"] - row["fitted levels"] for row in mixed],
+    name: [row["codebook"] - row["fitted levels"] for row in rows]
+    for name, rows in {"the photo's pixels": at, "channels shuffled": mixed}.items()
 }
-assert all(after < before / 2 for before, after in zip(*gains.values(), strict=True))
 plots.bars(gains, label="gain of the codebook over fitted levels, in dB, over three rates")
 
+# %% tags=["claim"]
+assert all(after < before / 2 for before, after in zip(*gains.values(), strict=True))
+
 # %% [markdown]
-# More than half of the gain is gone. What is left is there for independent numbers too: a codebook is free in the shape of its cells, and in how many codewords it spends where. Why vectors beat scalars, in one line: *what hangs together is cheaper to say together*.
+# More than half of the gain is gone. What is left does not need dependent channels: a codebook is free in the shape of its cells, and in how many codewords it spends where. In one line: *what hangs together is cheaper to say together*.
 #
 # ## A palette from another photo
 #
-# Held-out pixels of the same photo are an easy test. Take it seriously: photos that no codebook has seen. K = 64, 6 bits a pixel, and four codebooks: one fitted on half of the very pixels of that photo and measured on the other half; one on all seven training photos together; the flower's; and the grid.
+# Held-out pixels of the same photo are an easy test. A harder test has other photos, which no codebook has seen; that is what the group `held_out` of the photos is for. We take K = 64, 6 bits a pixel, and four codebooks:
+#
+# - **grid**: 4 levels a channel;
+# - **flower**: fitted on the flower;
+# - **shared**: fitted on all seven photos of the group `train` together;
+# - **own**: fitted on half of the pixels of the very photo, and measured on the other half.
 
 # %%
 small = {name: picture[:, ::2, ::2] for name, picture in (data.photos().train | data.photos().held_out).items()}
@@ -550,34 +588,38 @@ points = {name: picture.flatten(1).T[torch.randperm(picture[0].numel())] for nam
 levels = scalar_decode(torch.arange(4), 4)
 palettes = {
     "grid": torch.cartesian_prod(levels, levels, levels),
-    "flower's": kmeans(train, 64).centroids,
+    "flower": kmeans(train, 64).centroids,
     "shared": kmeans(torch.cat([points[name][:2000] for name in data.photos().train]), 64).centroids,
 }
 
 # %%
-assert 0.02 < 64 * 24 / small["china"][0].numel() < 0.03  # what a palette of its own costs, in bits a pixel
 table, own = {}, {}
 for name in data.photos().held_out:
     fit_half, test_half = points[name].chunk(2)
     own[name] = kmeans(fit_half[:5000], 64).centroids
-    candidates = palettes | {"its own": own[name]}
-    table[name] = {key: metrics.psnr(test_half, book[nearest(test_half, book)]) for key, book in candidates.items()}
+    candidates = palettes | {"own": own[name]}
+    table[name] = {key: psnr_with(test_half, book) for key, book in candidates.items()}
     print(f"{name:8}", ", ".join(f"{key} {psnr:.1f} dB" for key, psnr in table[name].items()))
-assert all(row["its own"] > row["shared"] + 3 > row["grid"] + 4 for row in table.values())
-assert table["china"]["flower's"] < table["china"]["grid"] - 2
+
+# %% tags=["claim"]
+assert all(row["own"] > row["shared"] + 3 > row["grid"] + 4 for row in table.values())
+assert table["china"]["flower"] < table["china"]["grid"] - 2
+assert 0.02 < 64 * 24 / small["china"][0].numel() < 0.03  # what a palette of its own costs, in bits a pixel
 
 # %%
 china = small["china"][:, :, :224].movedim(0, -1)  # (H, W, 3): nearest takes any shape before the last axis
-candidates = palettes | {"its own": own["china"]}
-rebuilt = [book[nearest(china, book)].movedim(-1, 0) for book in candidates.values()]
+candidates = palettes | {"own": own["china"]}
+in_palettes = [quantize(china, book).movedim(-1, 0) for book in candidates.values()]
 titles = [f"{key}: {table['china'][key]:.1f} dB" for key in candidates]
-caption = "6 bits a pixel each. Look at the sky: the flower's palette has no light blue, and takes a petal's peach."
-plots.photo_row(torch.stack(rebuilt), titles, caption=caption)
+caption = (
+    "6 bits a pixel each. Look at the sky: the palette of the flower has no light blue, and takes the peach of a petal."
+)
+plots.photo_row(torch.stack(in_palettes), titles, caption=caption)
 
 # %% [markdown]
-# The pagoda in the flower's colours is worse than on the blind grid: a codebook is only as good as what it was fitted on. The palette shared by seven photos beats the grid on all three. The photo's own is best by far, and as it costs 64 · 24 bits, about 0.02 bits a pixel, it is worth sending along. That is how GIF files work.
+# The pagoda in the colours of the flower is worse than on the blind grid: a codebook is only as good as what it was fitted on. The shared palette beats the grid on all three photos. The palette of the photo's own pixels is best by far, and to send it along costs 64 · 24 bits, about 0.02 bits a pixel. That is how GIF files work.
 #
-# Keep both ways in mind. A small codebook can travel with the photo. A large one, as in the rest of this course, is learned once from many pictures and shared by sender and receiver; then only held-out *pictures* are an honest test.
+# So a small codebook can travel with the photo. A large codebook, as in the rest of this course, is learned once from many pictures and shared by sender and receiver; then only held-out *pictures* are an honest test.
 #
 # ## How few, then?
 #
@@ -585,25 +627,18 @@ plots.photo_row(torch.stack(rebuilt), titles, caption=caption)
 
 # %%
 books = {size: min((kmeans(train, size) for _ in range(3)), key=lambda fit: fit.mse).centroids for size in sizes}
+widgets.explore(lambda codebook_size: plots.color_cube(photo, books[codebook_size]), codebook_size=sizes)
 
-# %%
-widgets.explore(
-    lambda codebook_size: plots.color_cube(photo, books[codebook_size]),
-    codebook_size=sizes,
-)
-
-# %%
-for size, book in books.items():
-    print(f"K = {size:3}, bits per pixel {metrics.bits_per_pixel(size):.0f}: {held_out_psnr(book):.1f} dB held out")
-gains = [held_out_psnr(books[2 * size]) - held_out_psnr(books[size]) for size in sizes[3:-1]]
-assert held_out_psnr(books[8]) < 30 < held_out_psnr(books[32]) and all(1.5 < gain < 3 for gain in gains)
+# %% tags=["claim"]
+_steps = [psnr_with(held_out, books[2 * size]) - psnr_with(held_out, books[size]) for size in sizes[3:-1]]
+assert psnr_with(held_out, books[8]) < 30 < psnr_with(held_out, books[32]) and all(1.5 < step < 3 for step in _steps)
 
 # %% [markdown]
-# Eight colours give a recognizable photo, and 32 bring it over 30 dB. From 16 on, every further bit per pixel buys some 2 dB. With 256, a third of the 24 bits, the difference is hard to see.
+# Eight colours give a recognizable photo, and 32 colours bring it over 30 dB. From 16 colours on, every further bit gains about 2 dB.
 #
 # ## Vectors longer than a colour
 #
-# One index a pixel can't take less than 1 bit, with K = 2. But if channels hang together, so do neighbours. Take blocks of 2 × 2 pixels as vectors: 12 components, one index for four pixels. A codebook of K = 256 such **patches** then takes 8 bits for four pixels, 2 bits a pixel, as much as 4 colours.
+# With one index for each pixel, a pixel takes 1 bit at least: K = 2. But as the channels hang together, so do neighbouring pixels. Take blocks of 2 × 2 pixels as vectors: 12 components, one index for four pixels. A codebook of K = 256 such **patches** then takes 8 bits for four pixels. That is 2 bits a pixel, as many as a codebook of 4 colours takes.
 
 
 # %%
@@ -619,61 +654,52 @@ def assembled(vectors, height, width):
 
 blocks = patches(photo)
 assert torch.equal(assembled(blocks, *photo.shape[1:]), photo)
-order = torch.randperm(len(blocks))
-train_blocks, held_out_blocks = blocks[order[:5000]], blocks[order[5000:]]
+mixed_up = torch.randperm(len(blocks))
+train_blocks, held_out_blocks = blocks[mixed_up[:5000]], blocks[mixed_up[5000:]]
 print(f"{len(blocks):,} vectors of {blocks.shape[1]} components; 5,000 for fitting")
 
 # %%
 codebooks = {size: kmeans(train_blocks, size).centroids for size in (4, 16, 64, 256)}
-of_blocks = [metrics.psnr(held_out_blocks, book[nearest(held_out_blocks, book)]) for book in codebooks.values()]
-of_colours = [held_out_psnr(books[size]) for size in (2, 4)]
-assert of_blocks[1] > of_colours[0] + 4 and of_blocks[3] > of_colours[1] + 4
+of_blocks = [psnr_with(held_out_blocks, book) for book in codebooks.values()]
+of_colours = [psnr_with(held_out, books[size]) for size in (2, 4)]
 plots.quality(
     {"2 × 2 patches": ([0.5, 1.0, 1.5, 2.0], of_blocks), "colours": ([1.0, 2.0], of_colours)},
     title="Held-out patches and pixels of the same photo",
 )
 
+# %% tags=["claim"]
+assert of_blocks[1] > of_colours[0] + 4 and of_blocks[3] > of_colours[1] + 4
+
 # %% [markdown]
-# At equal bits the patches are more than 4 dB better, and they go where no palette can, to half a bit a pixel. At 1 bit, 2 colours against 16 patches:
+# At equal bits the patches are more than 4 dB better, and they reach half a bit a pixel, which no palette can. Here are 2 colours and 16 patches at 1 bit a pixel:
 
 # %%
-two, sixteen = books[2], codebooks[16]
-by_colours = two[nearest(pixels, two)].T.unflatten(1, photo.shape[1:])
-by_patches = assembled(sixteen[nearest(blocks, sixteen)], *photo.shape[1:])
+by_colours = quantize(pixels, books[2]).T.unflatten(1, photo.shape[1:])
+by_patches = assembled(quantize(blocks, codebooks[16]), *photo.shape[1:])
 titles = [
     f"2 colours: {metrics.psnr(photo, by_colours):.1f} dB",
     f"16 patches: {metrics.psnr(photo, by_patches):.1f} dB",
 ]
-caption = "Both take 1 bit a pixel. Two colours know petal and leaf; 16 patches know shades, and blur edges."
+caption = (
+    "1 bit a pixel on either side. Two colours can only tell petal from leaf; 16 patches have shades, and blur edges."
+)
 plots.photo_row(torch.stack([by_colours, by_patches]), titles, caption=caption)
 
-# %% [markdown]
-# Here are the 256 codewords at 2 bits a pixel, from dark to light. Many are nearly of one colour, because neighbours mostly are; others are edges:
+# %% [markdown] tags=["doubters"]
+# ### Do patches also win on photos that no codebook has seen?
+#
+# They do, by more than 3 dB on each of the three held-out photos. As before we fit on the seven training photos: one codebook of 256 patches and one of 4 colours, 2 bits a pixel each.
 
-# %%
-book = codebooks[256][codebooks[256].sum(1).argsort()]
-tiles = make_grid(F.pixel_shuffle(book[:, :, None, None], 2), nrow=32, padding=1, pad_value=1)
-edges = (book.unflatten(1, (3, 4)).std(2).amax(1) > 0.1).sum()
-caption = f"In {edges} of the 256 the four pixels differ clearly: a standard deviation above 0.1 in some channel."
-plots.photo_row(tiles[None], ["256 codewords of 2 × 2 pixels"], caption=caption)
-
-# %% [markdown]
-# And on photos that the codebook has never seen? As with the palettes, one codebook of patches and one of colours from the seven training photos, both at 2 bits a pixel:
-
-# %%
-even = {name: picture[:, : picture.shape[1] // 2 * 2, : picture.shape[2] // 2 * 2] for name, picture in small.items()}
-samples = [patches(even[name]) for name in data.photos().train]
-shared_patches = kmeans(torch.cat([s[torch.randperm(len(s))[:1000]] for s in samples]), 256).centroids
-shared_colours = kmeans(torch.cat([points[name][:1000] for name in data.photos().train]), 4).centroids
-for name in data.photos().held_out:
-    x, y = patches(even[name]), even[name].flatten(1).T
-    by_patches = metrics.psnr(x, shared_patches[nearest(x, shared_patches)])
-    by_colours = metrics.psnr(y, shared_colours[nearest(y, shared_colours)])
-    print(f"{name}: 256 patches {by_patches:.1f} dB, 4 colours {by_colours:.1f} dB")
-    assert by_patches > by_colours + 3
+# %% tags=["doubters"]
+_even = {name: picture[:, : picture.shape[1] // 2 * 2, : picture.shape[2] // 2 * 2] for name, picture in small.items()}
+_samples = [patches(_even[name]) for name in data.photos().train]
+_shared_patches = kmeans(torch.cat([s[torch.randperm(len(s))[:1000]] for s in _samples]), 256).centroids
+_shared_colours = kmeans(torch.cat([points[name][:1000] for name in data.photos().train]), 4).centroids
+for _name in data.photos().held_out:
+    assert psnr_with(patches(_even[_name]), _shared_patches) > psnr_with(points[_name], _shared_colours) + 3
 
 # %% [markdown]
-# So: longer vectors. Why not 4 × 4 patches? At 2 bits a pixel such a patch has 32 bits, and its codebook 2³² codewords, more than four billion. We could neither store it, nor search it, nor find pictures enough to fit it. This wall stands behind the whole course. Notebook 04 goes around it with many small codebooks; 02 and 03 first put a codebook into a network, so that it can work on better vectors than raw pixels.
+# Why not take still longer vectors, patches of 4 × 4? At 2 bits a pixel such a patch has 32 bits, and its codebook 2³² codewords, more than four billion. We could neither store that codebook, nor search it, nor find pictures enough to fit it. This is the wall: at a fixed number of bits a pixel, the codebook grows exponentially with the length of the vectors. Notebook 04 goes around it, with several small codebooks one after the other. Before that, notebooks 02 and 03 put a codebook into a network, so that codewords can stand for something better than raw pixels.
 #
 # ### Exercise 5 · Explore · ★★☆ · 10 minutes
 #
@@ -687,14 +713,14 @@ def colours_needed(photo, target):
     pixels = photo.flatten(1).T
     for size in (1, 2, 4, 8, 16, 32, 64, 128, 256):
         codebook = kmeans(pixels[torch.randperm(len(pixels))[:5000]], size).centroids
-        if metrics.psnr(pixels, codebook[nearest(pixels, codebook)]) >= target:
+        if psnr_with(pixels, codebook) >= target:
             return size
     return 256
     ### END SOLUTION
 
 
 # %% [markdown] tags=["hint"]
-# Everything is above: `photo.flatten(1).T` gives the pixels, `kmeans(..., size).centroids` a codebook, `codebook[nearest(pixels, codebook)]` the rebuilt pixels, `metrics.psnr` their quality. Fit on some thousand pixels drawn at random, and it takes a second. Stop at the first size that is good enough.
+# Everything is above: `photo.flatten(1).T` gives the pixels, `kmeans(..., size).centroids` a codebook, `psnr_with(pixels, codebook)` the quality of the rebuilt pixels. Fit on some thousand pixels drawn at random, and it takes a second. Stop at the first size that is good enough.
 
 # %%
 check.colours_needed(colours_needed)
@@ -706,22 +732,22 @@ mine = {path: data.read_photo(path)[:, ::4, ::4]} if path else {name: small[name
 for name, picture in mine.items():
     print(name, "for 30 dB:", colours_needed(picture, 30))
 
-for name in data.photos().held_out:  # the same with the notebook's own functions
-    x = points[name]
-    too_few, enough = (kmeans(x[:5000], size).centroids for size in (8, 128))
-    assert metrics.psnr(x, too_few[nearest(x, too_few)]) < 30 < metrics.psnr(x, enough[nearest(x, enough)])
+# %% tags=["claim"]
+for _name in data.photos().held_out:
+    _x = points[_name]
+    _few, _enough = (kmeans(_x[:5000], size).centroids for size in (8, 128))
+    assert psnr_with(_x, _few) < 30 < psnr_with(_x, _enough)
 
 # %% [markdown]
-# What makes a photo cheap? Look at yours with `plots.color_cube`: the thinner the cloud, the fewer colours. The three photos here lie between 16 and 128 colours.
+# What makes a photo cheap? Look at your photo with `plots.color_cube(photo)`: the thinner its cloud, the fewer colours it needs. The three held-out photos need between 16 and 128 colours for 30 dB.
 #
 # ## What we saw
 #
-# - A codebook of K codewords turns each vector into an index of log₂ K bits. Encoding finds the nearest codeword, decoding looks it up, and doing both twice changes nothing.
-# - Of 512 grid colours the photo uses less than a third. On held-out pixels a codebook of equal bits is more than 6 dB better than the grid, and 2.5 to more than 5 dB better than levels fitted to each channel.
-# - More than half of that second gain comes from the channels depending on each other: shuffle them and it is gone.
-# - k-means never gets worse on what it is fitted on; where it ends depends on the start. Ours is within 2 % of scikit-learn's inertia.
-# - On the pixels that were fitted, 500 codewords for 500 pixels have no error at all. That says nothing about other pixels. A palette from another photo can be worse than a grid.
-# - At 1 and at 2 bits a pixel, patches of 2 × 2 beat colours by more than 4 dB. The price is the size of the codebook: 2 to the number of bits.
+# - A codebook of K codewords turns each vector into an index of log₂ K bits. Encoding finds the nearest codeword, decoding looks it up.
+# - On held-out pixels a codebook of equal bits is more than 6 dB better than the grid, and 2.5 to more than 5 dB better than levels fitted to each channel. More than half of that second gain comes from the channels depending on each other.
+# - k-means never gets worse on what it is fitted on; where it ends depends on the start.
+# - 500 codewords for 500 pixels have no error on these pixels, and that says nothing about others. A palette from another photo can be worse than a grid.
+# - At equal bits, patches of 2 × 2 pixels beat colours by more than 4 dB. The price is the size of the codebook: 2 to the number of bits.
 #
 # ## Self-test
 #
@@ -737,7 +763,7 @@ for name in data.photos().held_out:  # the same with the notebook's own function
 #
 # <details><summary>Answer</summary>
 #
-# Each half-step takes the best choice while the other half stands still, so the error can only fall or stay. But it may reach a point where neither half-step alone can improve anything, although moving several codewords *and* their pixels together would. "More steps would get there" is wrong for that reason: nothing moves any more. "Worse ends can't be, since the error only falls" confuses falling with falling all the way. Another start may end lower.
+# Each half-step takes the best choice while the other half stands still, so the error can only fall or stay. But it may reach a point where neither half-step alone can improve anything, although moving several codewords *and* their pixels together would. "More steps would get there" is wrong for that reason: nothing moves any more. "The error always falls, so it falls to the lowest" confuses falling with falling all the way: another start may end lower.
 #
 # </details>
 #
@@ -745,7 +771,7 @@ for name in data.photos().held_out:  # the same with the notebook's own function
 #
 # <details><summary>Answer</summary>
 #
-# You can't tell. The first figure may be the result of learning by heart: in the notebook more than 46 dB on 500 fitted pixels were less than 38 dB on the others. "The first, it has more decibels" compares two different things. "The second, because it's honest" is wrong as well: honest isn't the same as better. Measure both on the same held-out pixels.
+# You can't tell. The 40 dB may be the result of learning by heart: in the notebook a codebook had more than 46 dB on its 500 fitted pixels and less than 38 dB on held-out pixels. "The first, it has more decibels" compares two different things. "The second, because it's honest" is wrong as well: an honest figure isn't the same as a better codebook. Measure both codebooks on the same held-out pixels.
 #
 # </details>
 #
@@ -753,7 +779,7 @@ for name in data.photos().held_out:  # the same with the notebook's own function
 #
 # <details><summary>Answer</summary>
 #
-# Of some: with the channels shuffled there was a gain left. The cells of a codebook needn't be boxes, and codewords can go where there are many pixels, while levels for each channel always make a full grid. "None, there is nothing left to exploit" overlooks that. But most of the gain was the dependence.
+# It would be of some use: with the channels shuffled there was a gain left. The cells of a codebook needn't be boxes, and codewords can go where there are many pixels, while levels for each channel always make a full grid. "None, there is nothing left to exploit" overlooks that. But most of the gain came from the dependence.
 #
 # </details>
 #
@@ -761,7 +787,7 @@ for name in data.photos().held_out:  # the same with the notebook's own function
 #
 # <details><summary>Answer</summary>
 #
-# The idea is right, longer vectors are better at equal bits. But 64 pixels of 2 bits are 128 bits, and a codebook with 2¹²⁸ codewords will never exist. A larger K "as far as memory goes" doesn't save it: K = 65,536 is 16 bits for 64 pixels, a quarter of a bit each. Something between one huge codebook and one for each number is needed; that is notebook 04.
+# The idea is right, longer vectors are better at equal bits. But 64 pixels of 2 bits are 128 bits, and a codebook with 2¹²⁸ codewords will never exist. A larger K "as far as memory goes" doesn't save the idea: K = 65,536 is 16 bits for 64 pixels, a quarter of a bit each. Something between one huge codebook and one for each number is needed; that is notebook 04.
 #
 # </details>
 #
@@ -773,4 +799,12 @@ for name in data.photos().held_out:  # the same with the notebook's own function
 # - P. Heckbert, *Color Image Quantization for Frame Buffer Display*, SIGGRAPH 1982: this notebook's title as a research question.
 # - A. Gersho, R. M. Gray, *Vector Quantization and Signal Compression*, 1992: the book. R. M. Gray, D. L. Neuhoff, *Quantization*, IEEE Transactions on Information Theory 44(6), 1998: fifty years in sixty pages.
 #
-# Next: `02_vector_quantizer`. How does a lookup learn?
+# ## What you have solved
+#
+# The checks remember what they accepted, in the file `progress.json` beside the notebooks.
+
+# %%
+check.progress()
+
+# %% [markdown]
+# Next: `02_vector_quantizer`. How does a lookup learn? It puts the codebook into a network, as a layer.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rvq_tutorial.check.judging import Wrong, compare, difference, exercise, run, shown
+from rvq_tutorial.check.judging import Unsolved, Wrong, compare, difference, exercise, run, shown
 from rvq_tutorial.search import nearest
 
 
@@ -58,6 +58,21 @@ def nearest_colours(answer: Callable) -> str:
             (x[:, None] - codebook).square().sum(1).argmin(1)
         ),
         "These are colours, already decoded: return the indices.": lambda x, codebook: codebook[nearest(x, codebook)],
+        "min gives the distances and the indices, two tensors: argmin gives the indices alone.": lambda x, codebook: (
+            tuple(torch.cdist(x, codebook).square().min(1))
+        ),
+        "One axis is left over, of size 1: return shape (N,), without keepdim.": lambda x, codebook: nearest(
+            x, codebook
+        )[:, None],
+        "argmin without an axis looks through the whole table: argmin(1) is along the codewords.": lambda x, codebook: (
+            torch.cdist(x, codebook).argmin()
+        ),
+        "This is the largest product, in which bright codewords win: compare distances.": lambda x, codebook: (
+            x @ codebook.T
+        ).argmax(1),
+        "This compares the largest difference of a channel alone: sum the squares of all three.": lambda x, codebook: (
+            (x[:, None] - codebook).abs().amax(2).argmin(1)
+        ),
     }
     for num, size in [(50, 8), (8, 50), (200, 2), (1, 16)]:
         compare(answer, nearest, mistakes, pixels=torch.rand(num, 3), codebook=torch.rand(size, 3))
@@ -68,29 +83,71 @@ def _sums(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
     return torch.zeros_like(codebook).index_add_(0, indices, pixels)
 
 
+def _counts(indices: Tensor, codebook: Tensor) -> Tensor:
+    return torch.bincount(indices, minlength=len(codebook))[:, None]
+
+
 def _means(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
     """The mean of each codeword's pixels; NaN for one without any."""
-    return _sums(pixels, indices, codebook) / torch.bincount(indices, minlength=len(codebook))[:, None]
+    return _sums(pixels, indices, codebook) / _counts(indices, codebook)
+
+
+def _assigned(pixels: Tensor, indices: Tensor, start: Tensor) -> Tensor:
+    """What `start[indices] += pixels` makes: of several pixels for one row, only one is added."""
+    moved = start.clone()
+    moved[indices] += pixels
+    return moved
+
+
+def _halved(pixels: Tensor, indices: Tensor, start: Tensor) -> Tensor:
+    """Each pixel in turn pulls its codeword half of the way."""
+    moved = start.clone()
+    for pixel, index in zip(pixels, indices, strict=True):
+        moved[index] = (moved[index] + pixel) / 2
+    return moved
+
+
+def _each(codebook: Tensor, of: Callable[[int], Tensor]) -> Tensor:
+    return torch.stack([of(k) for k in range(len(codebook))])
 
 
 @exercise
 def move_codewords(answer: Callable) -> str:
     """(N, dim), (N,), (K, dim) → (K, dim): the mean of each codeword's pixels."""
+    one_pixel = "new[indices] += pixels adds only one pixel to each row: index_add_ adds them all."
+    old_in_sum = "The old codewords are in the sums: start from zeros."
+    half_way = "With (old + pixel) / 2 the last pixels weigh most: sum all of them, then divide by their number."
     mistakes = {
-        "These are sums: divide each by the number of its pixels.": _sums,
-        "Each sum is divided by the number of all pixels: divide by that of the codeword's own.": lambda x, i, c: (
-            _sums(x, i, c) / len(x)
-        ),
-        "Each sum is divided by K: divide by the number of the codeword's own pixels.": lambda x, i, c: (
-            _sums(x, i, c) / len(c)
-        ),
-        "The codewords haven't moved.": lambda x, i, c: c,
-        "These are medians; the mean is what makes the sum of squares smallest.": lambda x, i, c: torch.stack(
-            [x[i == k].median(0).values for k in range(len(c))]
-        ),
-        "The old codeword is averaged in as well: take its pixels alone.": lambda x, i, c: (
-            (_sums(x, i, c) + c) / (torch.bincount(i, minlength=len(c))[:, None] + 1)
-        ),
+        "These are sums: divide each by the number of its pixels.": [_sums],
+        "Each sum is divided by the number of all pixels: divide by that of the codeword's own.": [
+            lambda x, i, c: _sums(x, i, c) / len(x)
+        ],
+        "Each sum is divided by K: divide by the number of the codeword's own pixels.": [
+            lambda x, i, c: _sums(x, i, c) / len(c)
+        ],
+        "The codewords haven't moved.": [lambda x, i, c: c],
+        "These are medians; the mean is what makes the sum of squares smallest.": [
+            lambda x, i, c: _each(c, lambda k: x[i == k].median(0).values)
+        ],
+        "The old codeword is averaged in as well: take its pixels alone.": [
+            lambda x, i, c: (_sums(x, i, c) + c) / (_counts(i, c) + 1),
+            lambda x, i, c: (_means(x, i, c) + c) / 2,
+        ],
+        old_in_sum: [lambda x, i, c: _sums(x, i, c) + c, lambda x, i, c: (_sums(x, i, c) + c) / _counts(i, c)],
+        one_pixel: [
+            lambda x, i, c: _assigned(x, i, torch.zeros_like(c)),
+            lambda x, i, c: _assigned(x, i, torch.zeros_like(c)) / _counts(i, c),
+            lambda x, i, c: _assigned(x, i, c),
+            lambda x, i, c: _assigned(x, i, c) / _counts(i, c),
+        ],
+        half_way: [lambda x, i, c: _halved(x, i, c), lambda x, i, c: _halved(x, i, torch.zeros_like(c))],
+        ".mean() is one number for all components: .mean(0) is the mean over the pixels alone.": [
+            lambda x, i, c: _each(c, lambda k: x[i == k].mean()),
+            lambda x, i, c: _each(c, lambda k: x[i == k].mean())[:, None].expand_as(c),
+        ],
+        "This is the mean of all pixels: take those that chose the codeword, pixels[indices == k].": [
+            lambda x, i, c: x.mean(0).expand_as(c)
+        ],
     }
     for num, dim, size in [(40, 3, 5), (300, 3, 16), (30, 2, 30), (9, 4, 1)]:
         indices = torch.cat([torch.arange(size), torch.randint(size, (num - size,))])[torch.randperm(num)]
@@ -141,28 +198,45 @@ def _judge_rescued(rescued: Tensor, pixels: Tensor, indices: Tensor, codebook: T
             raise Wrong(f"{words} {where}")
 
 
+def _photo(num_colours: int) -> Tensor:
+    """A photo of 48 × 64 pixels with exactly so many colours, each as often as the others."""
+    side = math.ceil(num_colours ** (1 / 3))
+    colours = torch.cartesian_prod(*[torch.linspace(0, 1, max(side, 4))] * 3)
+    colours = colours[torch.randperm(len(colours))[:num_colours]]
+    order = torch.arange(48 * 64) % num_colours
+    return colours[order[torch.randperm(len(order))]].T.unflatten(1, (48, 64))
+
+
 @exercise
 def colours_needed(answer: Callable) -> str:
     """(3, H, W), PSNR in dB → the smallest codebook size, a power of 2, that reaches it."""
-    for num_colours, target in [(16, 50.0), (4, 60.0), (1, 40.0), (8, 2.0), (64, 45.0)]:
-        colours = torch.cartesian_prod(*[torch.linspace(0, 1, 4)] * 3)[torch.randperm(64)[:num_colours]]
-        order = torch.arange(48 * 64) % num_colours
-        photo = colours[order[torch.randperm(len(order))]].T.unflatten(1, (48, 64))
-        needed = num_colours if target > 10 else 1
-        found = run(answer, photo=photo, target=target)
+    # One colour, read wrongly by reshape(-1, 3), becomes three: no other mistake says 4.
+    for num_colours, target, needed in [(1, 40.0, 1), (16, 50.0, 16), (4, 60.0, 4), (8, 2.0, 1), (64, 45.0, 64)]:
+        found = run(answer, photo=_photo(num_colours), target=target)
         where = f"Seen on a photo of {num_colours} colour{'s' * (num_colours > 1)}, for {target:g} dB."
         if isinstance(found, tuple | list) or torch.as_tensor(found).numel() != 1:
             raise Wrong(f"Return one number, the codebook size. {where}")
         if found != needed:
-            raise Wrong(f"{_size_fault(float(found), needed)} {where}")
+            raise Wrong(f"{_size_fault(float(found), needed, num_colours)} {where}")
+    try:
+        found = run(answer, photo=_photo(1000), target=200.0)
+    except Unsolved:
+        found = None
+    if found != 256:
+        words = "nothing is returned" if found is None else f"{shown(found)} is returned"
+        raise Wrong(f"Where no size reaches the target, {words}: it should be 256. Seen with 1000 colours, for 200 dB.")
     return "The smallest size that is good enough, on every photo tried."
 
 
-def _size_fault(found: float, needed: int) -> str:
+def _size_fault(found: float, needed: int, num_colours: int) -> str:
+    if num_colours == 1 and found == 4:
+        return "These are not the photo's pixels: reshape(-1, 3) mixes places and channels; photo.flatten(1).T doesn't."
     if found == math.log2(needed):
         return f"{found:g} are the bits of an index; the codebook size is asked for, {needed}."
     if found not in [2**bits for bits in range(9)]:
         return f"{found:.4g} is none of the codebook sizes 1, 2, 4, ..., 256."
     if found < needed:
         return f"With {found:g} colours the PSNR is still below the target; it takes {needed}."
+    if found == 256:
+        return f"256 is for a photo that no size is good enough for; here {needed} will do. Return at PSNR ≥ target."
     return f"{found:g} is enough, and not the smallest: {needed} will do."

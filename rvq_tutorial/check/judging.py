@@ -69,11 +69,15 @@ def run(function: Callable, **inputs: Any) -> Any:
 
 
 def compare(
-    function: Callable, reference: Callable, mistakes: Mapping[str, Callable] | None = None, /, **inputs: Any
+    function: Callable,
+    reference: Callable,
+    mistakes: Mapping[str, Callable | list[Callable]] | None = None,
+    /,
+    **inputs: Any,
 ) -> Any:
     """Run the learner's function and the reference on the same inputs; return the result where both agree.
 
-    Raises Wrong where they differ: with the words of the first of `mistakes`, a function each, that gives the
+    Raises Wrong where they differ: with the words of the first of `mistakes`, a function or several, that gives the
     learner's result, or else with the first place where they differ.
     """
     result, wanted = run(function, **inputs), reference(*inputs.values())
@@ -83,7 +87,9 @@ def compare(
     return result
 
 
-def _gives(mistake: Callable, inputs: Mapping[str, Any], result: Any) -> bool:
+def _gives(mistake: Callable | list[Callable], inputs: Mapping[str, Any], result: Any) -> bool:
+    if isinstance(mistake, list):
+        return any(_gives(each, inputs, result) for each in mistake)
     try:
         return not difference(result, mistake(*inputs.values()))
     except Exception:  # this mistake can't be made on these inputs

@@ -19,7 +19,14 @@ from rvq_tutorial.plots.curves import (
 from rvq_tutorial.plots.diagrams import lookup_graph, loss_graph, residual_loop_graph
 from rvq_tutorial.plots.figure import COLORS, CSS_DPI, MARKERS, PIXELS_PER_INCH, SERIES_COLORS, Figure, in_house_style
 from rvq_tutorial.plots.photos import codeword_places, color_cube, patch_rows, photo_row
-from rvq_tutorial.plots.plane import codeword_paths, gradient_field, residual_stages, sliding_cells, voronoi
+from rvq_tutorial.plots.plane import (
+    cells_side_by_side,
+    codeword_paths,
+    gradient_field,
+    residual_stages,
+    sliding_cells,
+    voronoi,
+)
 
 __all__ = [
     "COLORS",
@@ -30,6 +37,7 @@ __all__ = [
     "Figure",
     "ablation",
     "bars",
+    "cells_side_by_side",
     "code_usage",
     "codebook_memory",
     "codeword_paths",

@@ -1,7 +1,7 @@
 """Points in the plane: cells, codewords, residuals, and what pulls at them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -41,6 +41,37 @@ def voronoi(points: Tensor, codebook: Tensor, *, arrows: Tensor | None = None, t
         _draw_arrows(axes, points, _in_plane(arrows, "arrows"), "data")
     _draw_codewords(axes, codebook, used)
     figure.legend(loc="lower left", ncols=3)
+    return figure
+
+
+@in_house_style
+def cells_side_by_side(points: Tensor, codebooks: Mapping[str, Tensor]) -> Figure:
+    """The same points in the cells of several codebooks, one beside the other, each under its name.
+
+    points: (N, 2). codebooks: (K, 2) each; K may differ.
+    """
+    points = _in_plane(points, "points")
+    errors = {name: (points - book[nearest(points, book)]).square().mean() for name, book in codebooks.items()}
+    listed = ", ".join(f"{name} {error:.3g}" for name, error in errors.items())
+    side = 7.8 / len(codebooks)
+    figure = Figure(
+        7.8,
+        side + 0.35,
+        alt=f"{len(points)} points in the plane and the borders of the cells of {len(codebooks)} codebooks, side by "
+        f"side: {', '.join(codebooks)}.",
+        caption=f"Mean squared error per dimension: {listed}.",
+    )
+    for i, (name, codebook) in enumerate(codebooks.items()):
+        axes = place(figure, i * side + 0.45, 0.6, side - 0.55, side - 0.55)
+        axes.set_title(name)
+        _draw_cells(axes, points, codebook)
+        _frame(axes, torch.cat([points, *codebooks.values()]))
+        _draw_points(axes, points, "data", label="data")
+        _draw_codewords(axes, codebook, used_codewords(nearest(points, codebook), len(codebook)))
+    known = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(known.values(), known.keys(), loc="lower left", ncols=3)
     return figure
 
 

@@ -33,10 +33,13 @@ WRONG["nearest_colours"] = [
     (lambda pixels, codebook: (pixels[:, None] - codebook).abs().sum(-1).argmin(1), "along the axes"),
     (lambda pixels, codebook: torch.cdist(pixels, codebook).square().amin(1), "take argmin"),
     (lambda pixels, codebook: (pixels[:, None] - codebook).square().sum(1).argmin(1), "the last axis"),
-    (lambda pixels, codebook: (pixels[:, None] - codebook).square().sum(-1).min(1), "one tensor, and is 2 of them"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).square().sum(-1).min(1), "argmin gives the indices alone"),
     (lambda pixels, codebook: codebook[nearest(pixels, codebook)], "already decoded"),
     (lambda pixels, codebook: (pixels - codebook).square().sum(1).argmin(), "raises RuntimeError"),
-    (lambda pixels, codebook: nearest(pixels, codebook)[:, None], "should have shape"),
+    (lambda pixels, codebook: nearest(pixels, codebook)[:, None], "One axis is left over"),
+    (lambda pixels, codebook: torch.cdist(pixels, codebook).argmin(), "without an axis"),
+    (lambda pixels, codebook: (pixels @ codebook.T).argmax(-1), "bright codewords win"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).abs().max(-1).values.argmin(1), "of a channel alone"),
 ]
 
 
@@ -47,6 +50,17 @@ def _moved(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
 
 def _moved_in_place(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
     return codebook.copy_(_moved(pixels, indices, codebook))
+
+
+def _pixel_by_pixel(indices: Tensor, pixels: Tensor, moved: Tensor, weight: float = 1.0) -> Tensor:
+    for index, pixel in zip(indices.tolist(), pixels, strict=True):
+        moved[index] += weight * (pixel - (weight < 1) * moved[index])
+    return moved
+
+
+def _all_at_once(indices: Tensor, pixels: Tensor, moved: Tensor) -> Tensor:
+    moved[indices] += pixels
+    return moved
 
 
 def _summed_pixels(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
@@ -73,8 +87,25 @@ WRONG["move_codewords"] = [
     ),
     (
         lambda pixels, indices, codebook: torch.stack([pixels[indices == k].mean() for k in range(len(codebook))]),
-        "should have shape",
+        "one number for all components",
     ),
+    (lambda pixels, indices, codebook: _pixel_by_pixel(indices, pixels, codebook.clone()), "start from zeros"),
+    (
+        lambda pixels, indices, codebook: (
+            _pixel_by_pixel(indices, pixels, codebook.clone())
+            / torch.bincount(indices, minlength=len(codebook)).unsqueeze(1)
+        ),
+        "start from zeros",
+    ),
+    (lambda pixels, indices, codebook: _pixel_by_pixel(indices, pixels, codebook.clone(), 0.5), "weigh most"),
+    (lambda pixels, indices, codebook: _all_at_once(indices, pixels, torch.zeros_like(codebook)), "only one pixel"),
+    (
+        lambda pixels, indices, codebook: (
+            _all_at_once(indices, pixels, codebook.clone()) / torch.bincount(indices, minlength=len(codebook))[:, None]
+        ),
+        "only one pixel",
+    ),
+    (lambda pixels, indices, codebook: pixels.mean(0).repeat(len(codebook), 1), "mean of all pixels"),
 ]
 
 
@@ -121,20 +152,31 @@ WRONG["rescue_codewords"] = [
 ]
 
 
-def _needed(photo: Tensor, target: float) -> int:
-    pixels = photo.flatten(1).T
-    sizes = [2**bits for bits in range(9)]
-    fits = (kmeans(pixels, size).centroids for size in sizes)
-    enough = (metrics.psnr(pixels, book[nearest(pixels, book)]) >= target for book in fits)
-    return next(size for size, good in zip(sizes, enough, strict=False) if good)
+def _needed(
+    photo: Tensor, target: float, pixels: Callable[[Tensor], Tensor] = lambda photo: photo.flatten(1).T
+) -> int | None:
+    """The smallest size that reaches the target; nothing where none does."""
+    x = pixels(photo)
+    for size in [2**bits for bits in range(9)]:
+        book = kmeans(x, size, num_iters=10).centroids
+        if metrics.psnr(x, book[nearest(x, book)]) >= target:
+            return size
+
+
+def _bits(photo: Tensor, target: float) -> int:
+    return (_needed(photo, target) or 256).bit_length() - 1
 
 
 WRONG["colours_needed"] = [
-    (lambda photo, target: _needed(photo, target).bit_length() - 1, "4 are the bits"),
-    (lambda photo, target: _needed(photo, target) // 2, "it takes 16"),
-    (lambda photo, target: 2 * _needed(photo, target), "32 is enough, and not the smallest: 16"),
-    (lambda photo, target: 256, "not the smallest"),
-    (lambda photo, target: target + 0.5, "50.5 is none of the codebook sizes"),
+    (_needed, "Where no size reaches the target, nothing is returned: it should be 256"),
+    (lambda photo, target: _needed(photo, target, lambda photo: photo.reshape(-1, 3)), "mixes places and channels"),
+    (lambda photo, target: (_needed(photo, target) or 512) // 2 or 1, "With 8 colours .* it takes 16"),
+    (lambda photo, target: _needed(photo, target) or 512, "512 is returned: it should be 256"),
+    (_bits, "0 are the bits"),
+    (lambda photo, target: 1, "With 1 colours the PSNR is still below the target"),
+    (lambda photo, target: 2 * (_needed(photo, target) or 128), "2 is enough, and not the smallest: 1"),
+    (lambda photo, target: 256, "256 is for a photo that no size"),
+    (lambda photo, target: target + 0.5, "40.5 is none of the codebook sizes"),
     (lambda photo, target: (_needed(photo, target), target), "Return one number"),
     (lambda photo, target: kmeans(photo, 4), "raises ValueError"),
 ]
