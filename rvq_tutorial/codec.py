@@ -1,4 +1,4 @@
-"""A photo of any size to bytes, and back: `python -m rvq_tutorial.codec compress|decompress|info`.
+"""A photo of any size to bytes, and back: `python -m rvq_tutorial.codec compress|decompress|truncate|info`.
 
 A file is a header, then one layer for each stage of the residual quantizer. The first m layers alone decode to the
 picture of the first m stages, so a file that was cut short still holds one:
@@ -17,12 +17,13 @@ import argparse
 import hashlib
 import itertools
 import math
+import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 import torch
@@ -38,7 +39,8 @@ from rvq_tutorial.quantizers import ResidualVectorQuantizer
 
 MAGIC, VERSION = b"RVQ", 2
 HEADER, LAYER = struct.Struct("<3sB4sHHB"), struct.Struct("<II")
-MAX_SIDE, MAX_PIXELS = 2**16 - 1, 2**27
+MAX_SIDE = 2**16 - 1
+LAST_BITS = 64  # more than the range coder can still owe when it ends
 TILE = 1024  # pixels: a larger photo goes through the model in squares of this size, so that memory stays small
 CLOSE, AIM, TRIES = 0.99, 0.995, 12  # of the bytes allowed: the share that will do, that aimed at, and how often
 WEIGHTS = stream.model.Categorical(perfect=False)  # an index by its weight's share of the sum of all weights
@@ -56,22 +58,30 @@ class Info(NamedTuple):
     height: int
     width: int
     num_quantizers: int
-    layer_bytes: tuple[int, ...]  # the sizes of its whole layers; fewer than num_quantizers if it was cut short
+    layer_bytes: tuple[int, ...]  # the sizes of its whole layers; fewer than num_quantizers if there is a fault
+    num_bytes: int  # all that is there
+    fault: str  # "cut short" or "damaged", else empty
+
+    @property
+    def bits_per_pixel(self) -> float:
+        return 8 * self.num_bytes / (self.height * self.width)
 
 
 def info(file: bytes) -> Info:
     """What a file tells about itself; raises CodecError if it does not begin with at least one whole layer."""
-    return _open(file, 1)[0]
+    return _open(file)[0]
 
 
 def truncate(file: bytes, num_quantizers: int) -> bytes:
     """The shorter file with the first `num_quantizers` layers; raises CodecError if they are not there, whole."""
-    header, layers = _open(file, num_quantizers)
-    return _pack(header.fingerprint, header.height, header.width, layers)
+    about, layers = _first_layers(file, num_quantizers)
+    return _pack(about.fingerprint, about.height, about.width, layers)
 
 
 class Codec:
     """Photos to bytes and back, with a model and the prior of its indices. Without one all are equally likely."""
+
+    max_pixels = 2**27  # larger photos and files are refused; set another limit on a codec of yours
 
     def __init__(self, model: VQVAE, prior: IndexPrior | None = None) -> None:
         quantizer = model.quantizer
@@ -144,23 +154,32 @@ class Codec:
         Raises:
             CodecError: the file is foreign, too new, of another model, damaged or cut short before the layers' end.
         """
-        header = info(file)
-        return self.decode(self.indices(file, num_quantizers), header.height, header.width)
+        about, layers = _first_layers(file, num_quantizers)
+        return self.decode(self._indices(about, layers), about.height, about.width)
 
     def indices(self, file: bytes, num_quantizers: int | None = None) -> Tensor:
         """The indices (h, w, M) in the first layers of a file, −1 where a patch stopped; errors as for `decompress`."""
-        header, layers = _open(file, num_quantizers)
-        if header.fingerprint != self.fingerprint:
+        return self._indices(*_first_layers(file, num_quantizers))
+
+    def _indices(self, about: Info, layers: list[bytes]) -> Tensor:
+        """What the layers hold; whatever the file promises, no memory is taken that its bytes could not fill."""
+        if about.fingerprint != self.fingerprint:
             raise CodecError(
-                f"The file was written with another model: its fingerprint is {header.fingerprint}, "
+                f"The file was written with another model: its fingerprint is {about.fingerprint}, "
                 f"this model's {self.fingerprint}."
             )
-        if len(layers) > len(self.prior.stages) or not 0 < header.height * header.width <= MAX_PIXELS:
+        if about.num_quantizers > len(self.prior.stages) or about.height * about.width > self.max_pixels:
             raise CodecError(
-                f"The file promises {header.height} × {header.width} pixels in {header.num_quantizers} layers; "
-                f"this model reads 1 to {MAX_PIXELS} pixels in up to {len(self.prior.stages)} layers."
+                f"The file promises {about.height} × {about.width} pixels in {about.num_quantizers} layers; "
+                f"this model reads up to {self.max_pixels} pixels in up to {len(self.prior.stages)} layers."
             )
-        indices = np.full((*self._grid(header.height, header.width), len(layers)), -1)
+        grid = self._grid(about.height, about.width)
+        if grid[0] * grid[1] * self.prior.least_bits > 8 * len(layers[0]) + LAST_BITS:  # every patch has a first index
+            raise CodecError(
+                f"The file is damaged: {about.height} × {about.width} pixels "
+                f"do not fit into the {len(layers[0])} bytes of its first layer."
+            )
+        indices = np.full((*grid, len(layers)), -1)
         for stage, layer in zip(self.prior.stages, layers, strict=False):
             _read(layer, stage, indices)
         return torch.from_numpy(indices)
@@ -180,9 +199,9 @@ class Codec:
         if low < 0 or high > 1:
             raise ValueError(f"image must have values in [0, 1], got {low:g} to {high:g}")
         height, width = image.shape[1:]
-        if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
+        if max(height, width) > MAX_SIDE or height * width > self.max_pixels:
             raise ValueError(
-                f"image must have up to {MAX_PIXELS} pixels and sides of up to {MAX_SIDE}, got {height} × {width}"
+                f"image must have up to {self.max_pixels} pixels and sides of up to {MAX_SIDE}, got {height} × {width}"
             )
         stages = quantizer.num_quantizers if num_quantizers is None else num_quantizers
         check_whole(stages, "num_quantizers", high=quantizer.num_quantizers)
@@ -290,12 +309,12 @@ def _read(layer: bytes, stage: StagePrior, indices: np.ndarray) -> None:
 def _pack(fingerprint: str, height: int, width: int, layers: list[bytes]) -> bytes:
     file = HEADER.pack(MAGIC, VERSION, bytes.fromhex(fingerprint), height, width, len(layers))
     for layer in layers:
-        file += LAYER.pack(len(layer), _checksum(file, layer)) + layer
+        file += LAYER.pack(len(layer), zlib.crc32(layer, zlib.crc32(file))) + layer
     return file
 
 
-def _open(file: bytes, num_quantizers: int | None) -> tuple[Info, list[bytes]]:
-    """What the file tells about itself, and its first `num_quantizers` layers (or all)."""
+def _open(file: bytes) -> tuple[Info, list[bytes]]:
+    """What the file tells about itself, and its whole layers: at least one, or not even the header can be trusted."""
     if not MAGIC.startswith(file[:3]):
         raise CodecError("This is not a file of rvq_tutorial.codec.")
     if file[3:4] not in (b"", bytes([VERSION])):
@@ -305,49 +324,60 @@ def _open(file: bytes, num_quantizers: int | None) -> tuple[Info, list[bytes]]:
         raise CodecError("The file is cut short within its header, so there is no picture in it.")
     _, version, fingerprint, height, width, total = HEADER.unpack_from(file)
     layers, fault = _whole_layers(file, total)
-
-    if not layers:  # not even the header can be trusted
+    if not layers:
         raise CodecError(f"The file is {fault}: its first layer is not whole, so there is no picture in it.")
-    wanted = total if num_quantizers is None else num_quantizers
-    check_whole(wanted, "num_quantizers", high=total)
+    if height * width == 0:
+        raise CodecError(f"The file is damaged: it promises {height} × {width} pixels.")
+    sizes = tuple(len(layer) for layer in layers)
+    return Info(version, fingerprint.hex(), height, width, total, sizes, len(file), fault), layers
+
+
+def _first_layers(file: bytes, num_quantizers: int | None) -> tuple[Info, list[bytes]]:
+    """What the file tells about itself, and its first `num_quantizers` layers (or all)."""
+    about, layers = _open(file)
+    wanted = about.num_quantizers if num_quantizers is None else num_quantizers
+    check_whole(wanted, "num_quantizers", high=about.num_quantizers)
     if len(layers) < wanted:
-        raise CodecError(
-            f"The file is {fault}: of its {total} layers {len(layers)} can be read, "
-            f"so num_quantizers = {len(layers)} still gives a picture."
-        )
-    header = Info(version, fingerprint.hex(), height, width, total, tuple(len(layer) for layer in layers))
-    return header, layers[:wanted]
+        raise CodecError(f"{_faulty(about)}, so num_quantizers = {len(layers)} still gives a picture.")
+    return about, layers[:wanted]
+
+
+def _faulty(about: Info) -> str:
+    return f"The file is {about.fault}: of its {about.num_quantizers} layers {len(about.layer_bytes)} can be read"
 
 
 def _whole_layers(file: bytes, total: int) -> tuple[list[bytes], str]:
     """The layers up to the first that is not whole, and what is wrong with that one."""
-    layers, start = [], HEADER.size
-    while len(layers) < total:
+    layers, start, checksum_before = [], HEADER.size, zlib.crc32(file[: HEADER.size])
+    for _ in range(total):
         if len(file) < start + LAYER.size:
             return layers, "cut short"
         length, checksum = LAYER.unpack_from(file, start)
-        layer = file[start + LAYER.size :][:length]
-        if len(layer) < length:
+        end = start + LAYER.size + length
+        if len(file) < end:
             return layers, "cut short"
-        if _checksum(file[:start], layer) != checksum:
+        layer = file[start + LAYER.size : end]
+        if zlib.crc32(layer, checksum_before) != checksum:
             return layers, "damaged"
         layers.append(layer)
-        start += LAYER.size + length
-    return layers, "damaged"
-
-
-def _checksum(before: bytes, layer: bytes) -> int:
-    return zlib.crc32(layer, zlib.crc32(before))
+        start, checksum_before = end, zlib.crc32(file[start:end], checksum_before)
+    return layers, "" if layers else "damaged"
 
 
 # The command
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Carry out a command line; what goes wrong is one sentence on stderr, and exit code 1."""
+    """Carry out a command line; what goes wrong is one sentence on stderr, and exit code 1 (130 if interrupted)."""
     options = _parser().parse_args(arguments)
     try:
-        print(options.command(options))
+        _check_output(options)
+        report_on_stderr = _is_stdout(options.output)
+        report = options.command(options)
+        _say(report, sys.stderr if report_on_stderr else sys.stdout)
+    except KeyboardInterrupt:
+        print(f"{options.name}: interrupted", file=sys.stderr)
+        return 130
     except (OSError, ValueError) as error:
         reason = f"{error.filename}: {error.strerror}" if getattr(error, "strerror", None) else error
         print(f"{options.name}: {reason}", file=sys.stderr)
@@ -361,39 +391,91 @@ def _compress(options: argparse.Namespace) -> str:
     file = codec.compress(image, options.num_quantizers, options.max_bytes)
     write_whole(options.output, file)
     quality = metrics.psnr(codec.decompress(file), image)
-    rate = 8 * len(file) / image[0].numel()
-    return "\n".join(
-        [*remarks, f"{options.output}: {len(file):,} bytes, {rate:.3f} bits per pixel, PSNR {quality:.2f} dB"]
-    )
+    return "\n".join([*remarks, f"{options.output}: {_size(file)}, PSNR {quality:.2f} dB"])
 
 
 def _decompress(options: argparse.Namespace) -> str:
     codec = Codec(*pretrained.load(options.model))
-    image = codec.decompress(options.input.read_bytes(), options.num_quantizers)
+    image = codec.decompress(_read_file(options.input), options.num_quantizers)
     write_whole(options.output, pictures.picture_file(image, options.output.suffix))
     return f"{options.output}: {image.shape[1]} × {image.shape[2]} pixels"
 
 
+def _truncate(options: argparse.Namespace) -> str:
+    file = truncate(_read_file(options.input), options.num_quantizers)
+    write_whole(options.output, file)
+    return f"{options.output}: {_size(file)}"
+
+
 def _info(options: argparse.Namespace) -> str:
-    about = info(options.input.read_bytes())
-    return "\n".join(f"{name}: {value}" for name, value in about._asdict().items())
+    about = info(_read_file(options.input))
+    facts = about._asdict() | {"bits_per_pixel": f"{about.bits_per_pixel:.3f}"}
+    del facts["fault"]
+    lines = [f"{name}: {value}" for name, value in facts.items()]
+    return "\n".join([*lines, f"{_faulty(about)}."] if about.fault else lines)
+
+
+def _size(file: bytes) -> str:
+    return f"{len(file):,} bytes, {info(file).bits_per_pixel:.3f} bits per pixel"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rvq_tutorial.codec", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, dest="name")
-    for action, help_text in ((_compress, "a picture to a file"), (_decompress, "such a file to a picture")):
+
+    def add(action: Callable[[argparse.Namespace], str], help_text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(action.__name__[1:], help=help_text)
-        command.set_defaults(command=action)
+        command.set_defaults(command=action, output=None)
         command.add_argument("input", type=Path)
+        return command
+
+    for action, help_text in (
+        (_compress, "a picture to a file"),
+        (_decompress, "such a file to a picture"),
+        (_truncate, "such a file to a shorter one, its first layers"),
+    ):
+        command = add(action, help_text)
         command.add_argument("output", type=Path)
-        command.add_argument("--num-quantizers", type=int, metavar="M", help="only the first M stages")
-        command.add_argument("--model", type=Path, help="a file that pretrained.save wrote; by default the course's")
+        command.add_argument(
+            "--num-quantizers", type=int, metavar="M", help="only the first M stages", required=action is _truncate
+        )
+        if action is not _truncate:
+            whose = "a file that pretrained.save wrote; by default the course's"
+            command.add_argument("--model", type=Path, default=pretrained.PHOTOS, help=whose)
     commands.choices["compress"].add_argument("--max-bytes", type=int, metavar="N", help="the best file of that size")
-    command = commands.add_parser("info", help="what such a file tells about itself")
-    command.set_defaults(command=_info)
-    command.add_argument("input", type=Path)
+    add(_info, "what such a file tells about itself")
     return parser
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    """Refuse an output that is also what is read, by whatever name."""
+    for name in ("input", "model"):
+        path = getattr(options, name, None)
+        if path and options.output and path.exists() and options.output.exists() and path.samefile(options.output):
+            raise ValueError(f"output must be another file than {name}, got {options.output}, which is {path}")
+
+
+def _read_file(path: Path) -> bytes:
+    """The bytes of the file; of one that is not ours, the first few."""
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC))
+        return start + file.read() if start == MAGIC else start
+
+
+def _is_stdout(path: Path | None) -> bool:
+    try:
+        return path is not None and os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:  # one of them isn't there
+        return False
+
+
+def _say(report: str, stream: TextIO) -> None:
+    try:
+        print(report, file=stream, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would try again when it ends
+        error.filename = "The report can't be written"
+        raise
 
 
 if __name__ == "__main__":

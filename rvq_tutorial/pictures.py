@@ -82,9 +82,9 @@ def picture_file(photo: Tensor, suffix: str) -> bytes:
     kind = Image.registered_extensions().get(suffix.lower())
     if kind not in Image.SAVE:
         raise ValueError(f"The output's name must end like a picture's, in .png for instance, got {suffix!r}.")
-    pixels = (255 * photo).round_().byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
+    channels = [(255 * channel).round_().byte() for channel in photo.expand(3, -1, -1)]  # one by one, to save memory
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
+    Image.fromarray(torch.stack(channels, dim=-1).numpy()).save(buffer, kind)
     return buffer.getvalue()
 
 

@@ -19,6 +19,7 @@ whole sixteenths of a bit, and a table turns them into whole numbers, which ever
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -122,6 +123,11 @@ class IndexPrior(nn.Module):
         check_whole(num_quantizers, "num_quantizers")
         self.codebook_size = codebook_size
         self.stages = nn.ModuleList(StagePrior(codebook_size, stage) for stage in range(num_quantizers))
+
+    @property
+    def least_bits(self) -> float:
+        """What an index takes, however well it is foreseen: all others weigh at least 1 each (see `_powers`)."""
+        return math.log2(1 + (self.codebook_size - 1) / _powers(self.codebook_size)[0].item())
 
     def fit(self, grids: Iterable[Tensor]) -> "IndexPrior":
         """Learn from the indices of training photos: grids (..., h, w, M), as `model.encode` gives them."""

@@ -1,4 +1,5 @@
 import functools
+import os
 import re
 import struct
 import subprocess
@@ -270,6 +271,8 @@ def test_info(file):
     about = codec.info(file)
     assert about[:5] == (codec.VERSION, shared().fingerprint, 9, 14, 3)
     assert len(about.layer_bytes) == 3
+    assert (about.num_bytes, about.fault) == (len(file), "")
+    assert about.bits_per_pixel == 8 * len(file) / 9 / 14
     assert layer_ends(file)[-1] == len(file)
     assert re.fullmatch("[0-9a-f]{8}", about.fingerprint)
 
@@ -285,6 +288,9 @@ def test_info_and_prefixes_of_a_file_cut_between_layers(file, layers):
     if layers:
         assert codec.info(cut).layer_bytes == codec.info(file).layer_bytes[:layers]
         assert codec.info(cut).num_quantizers == 3
+        assert codec.info(cut).fault == "cut short"
+        damaged = cut + bytes(len(file) - len(cut))
+        assert codec.info(damaged).fault == "damaged" and codec.info(damaged).num_bytes == len(file)
         assert codec.truncate(cut, layers) == codec.truncate(file, layers)
     else:
         with pytest.raises(CodecError, match="The file is cut short: its first layer is not whole"):
@@ -386,18 +392,101 @@ def test_the_fingerprint_follows_all_that_decoding_depends_on():
     assert changed(lambda ours: ours.model.train()) == same
 
 
-@pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0), (2**16 - 1, 2**16 - 1)])
-def test_a_header_that_promises_the_impossible(height, width):
-    """Its checksum is right, and no memory is taken for it."""
+@pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0), (0, 0)])
+def test_a_header_that_promises_nothing(height, width):
     forged = codec._pack(shared().fingerprint, height, width, [bytes(4)])
-    with pytest.raises(CodecError, match=f"The file promises {height} × {width} pixels in 1 layers; this model reads"):
-        shared().decompress(forged)
+    for read in (shared().decompress, codec.info, lambda file: codec.truncate(file, 1)):
+        with pytest.raises(CodecError, match=f"The file is damaged: it promises {height} × {width} pixels"):
+            read(forged)
 
 
-def test_more_layers_than_the_model_has(file):
+def test_more_pixels_or_layers_than_the_codec_reads(file):
     forged = codec._pack(shared().fingerprint, 4, 4, [bytes(4)] * 4)
-    with pytest.raises(CodecError, match="in 4 layers; this model reads 1 to 134217728 pixels in up to 3 layers"):
+    with pytest.raises(CodecError, match="in 4 layers; this model reads up to 134217728 pixels in up to 3 layers"):
         shared().decompress(forged)
+    ours = Codec(shared().model, shared().prior)
+    ours.max_pixels = 9 * 14 - 1
+    with pytest.raises(CodecError, match="promises 9 × 14 pixels in 3 layers; this model reads up to 125 pixels"):
+        ours.decompress(file)
+    with pytest.raises(ValueError, match="image must have up to 125 pixels"):
+        ours.compress(random_image(9, 14))
+    ours.max_pixels += 1
+    assert ours.compress(random_image(9, 14)) == file and ours.decompress(file).shape == (3, 9, 14)
+
+
+def test_files_that_promise_more_than_they_hold_take_neither_time_nor_memory():
+    """Bombs with right checksums, each as large as a header can say, for the model that ships with the course."""
+    script = """
+import resource, time
+from rvq_tutorial import codec, pretrained
+ours = codec.Codec(*pretrained.load())
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ours.decompress(codec._pack(ours.fingerprint, 8, 8, [bytes(4)]))
+before, start = peak(), time.monotonic()
+for height, width in [(65535, 2048), (2048, 65535), (11585, 11585), (65535, 65535), (3000, 3000)]:
+    for layers in ([b""], [bytes(4)], [b"\\xff" * 8], [b""] * 8, [b""] * 255, [b"", bytes(4000)]):
+        file = codec._pack(ours.fingerprint, height, width, layers)
+        about = codec.info(file)
+        assert (about.height, about.width, about.fault) == (height, width, "")
+        assert codec.truncate(file, 1) == codec._pack(ours.fingerprint, height, width, layers[:1])
+        for stages in (None, 1):
+            try:
+                ours.decompress(file, stages)
+            except codec.CodecError as error:
+                assert "fit" in str(error) or "promises" in str(error)
+            else:
+                raise AssertionError("It was read.")
+print((peak() - before) / 1024, time.monotonic() - start)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    megabytes, seconds = map(float, run.stdout.split())
+    assert megabytes < 60 and seconds < 10  # 30 files, each read four times
+
+
+@pytest.mark.parametrize("codebook_size", [2, 256, 4096])
+def test_no_picture_is_so_flat_that_it_counts_as_a_bomb(codebook_size):
+    """Not even one that the prior foresees as well as it can foresee anything: its tables know nothing else."""
+    (stage,) = IndexPrior(codebook_size, 1).stages
+    stage.frequency.fill_(-(2**10))
+    stage.frequency[1] = 0
+    grid = np.ones((100, 400, 1), int)
+    layer = codec._write(stage, grid)
+    bits = grid.size * IndexPrior(codebook_size, 1).least_bits
+    assert bits <= 8 * len(layer) + codec.LAST_BITS
+    assert bits > 0.995 * 8 * len(layer) - 2 * codec.LAST_BITS  # and the bound is as high as it can be
+    restored = np.full_like(grid, -1)
+    codec._read(layer, stage, restored)
+    np.testing.assert_array_equal(restored, grid)
+
+
+@pytest.mark.parametrize("shade", [0.0, 0.5, 1.0])
+def test_a_flat_photo_comes_back(shade):
+    ours = Codec(*pretrained.load())
+    image = torch.full((3, 700, 900), shade)
+    assert metrics.psnr(ours.decompress(ours.compress(image, 1)), image) > 20
+
+
+@given(data=st.data())
+@settings(deadline=2000, max_examples=150)
+def test_a_file_changed_anywhere_is_a_picture_or_a_sentence(data):
+    """With its checksums mended, so that all that comes after them must hold by itself."""
+    image = random_image(9, 14)
+    about, layers = codec._open(shared().compress(image))
+    for _ in range(data.draw(st.integers(0, 3))):
+        number = data.draw(st.integers(0, 2))
+        layer = bytearray(layers[number])
+        cut = data.draw(st.integers(0, len(layer)))
+        layers[number] = bytes(layer[:cut]) + data.draw(st.binary(max_size=8)) + bytes(layer[cut + 3 :])
+    sides = st.one_of(st.just(9), st.integers(0, 300), st.integers(0, 2**16 - 1))
+    height, width = data.draw(sides), data.draw(sides)
+    if height * width > 10**6:  # for a model of six codewords they might be there: read them in the test above
+        height %= 1000
+        width %= 1000
+    forged = codec._pack(about.fingerprint, height, width, layers[: data.draw(st.integers(0, 3))])
+    try:
+        assert shared().decompress(forged).shape == (3, height, width)
+    except CodecError as error:
+        assert str(error).startswith("The file ")
 
 
 @pytest.mark.parametrize("layer", [b"", b"\xff", b"\xff" * 4, b"\xff" * 8, bytes(3), bytes(400)])
@@ -481,18 +570,20 @@ def refused(capsys, *arguments):
     return error
 
 
-def test_from_a_terminal(model_file, photo, tmp_path):
-    def terminal(*arguments):
-        command = [sys.executable, "-m", "rvq_tutorial.codec", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+def terminal(*arguments, **options):
+    """The command line, in a process of its own."""
+    command = [sys.executable, "-m", "rvq_tutorial.codec", *map(str, arguments)]
+    return subprocess.run(command, stderr=subprocess.PIPE, check=False, **options)
 
-    written = terminal("compress", photo, tmp_path / "photo.rvq", "--model", model_file)
-    assert (written.returncode, written.stderr) == (0, "")
-    read = terminal("decompress", tmp_path / "photo.rvq", tmp_path / "back.png", "--model", model_file)
-    assert (read.returncode, read.stderr) == (0, "")
-    wrong = terminal("info", photo)
-    assert (wrong.returncode, wrong.stdout) == (1, "")
-    assert wrong.stderr == "info: This is not a file of rvq_tutorial.codec.\n"
+
+def test_from_a_terminal(model_file, photo, tmp_path):
+    file, back = tmp_path / "photo.rvq", tmp_path / "back.png"
+    for arguments in (("compress", photo, file), ("decompress", file, back)):
+        done = terminal(*arguments, "--model", model_file, stdout=subprocess.PIPE)
+        assert (done.returncode, done.stderr) == (0, b"") and done.stdout.startswith(str(arguments[-1]).encode())
+    wrong = terminal("info", photo, stdout=subprocess.PIPE)
+    assert (wrong.returncode, wrong.stdout) == (1, b"")
+    assert wrong.stderr == b"info: This is not a file of rvq_tutorial.codec.\n"
 
 
 def test_there_and_back(capsys, model_file, photo, tmp_path):
@@ -517,8 +608,17 @@ def test_fewer_stages(capsys, model_file, photo, tmp_path):
     capsys.readouterr()
     assert run("info", file) == 0
     about = codec.info(file.read_bytes())
-    assert capsys.readouterr().out.splitlines() == [f"{name}: {value}" for name, value in about._asdict().items()]
-    assert about.num_quantizers == 2
+    rate = 8 * file.stat().st_size / (30 * 41)
+    assert capsys.readouterr().out.splitlines() == [
+        "version: 2",
+        f"fingerprint: {shared().fingerprint}",
+        "height: 30",
+        "width: 41",
+        "num_quantizers: 2",
+        f"layer_bytes: {about.layer_bytes}",
+        f"num_bytes: {file.stat().st_size}",
+        f"bits_per_pixel: {rate:.3f}",
+    ]
     assert run("decompress", file, back, "--model", model_file, "--num-quantizers", 1) == 0
     restored = Codec(*pretrained.load(model_file)).decompress(file.read_bytes(), 1)
     torch.testing.assert_close(read_photo(back), restored, atol=0.51 / 255, rtol=0)
@@ -590,6 +690,110 @@ def test_outputs_that_cannot_be_written(capsys, model_file, photo, tmp_path):
         if pretrained.load(model_file)[1] is not None:
             assert "The output's name must end like a picture's, in .png for instance" in sentence
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "in.rvq", "photo.png"]
+
+
+def test_info_of_a_file_that_was_cut_short(capsys, file, tmp_path):
+    path = tmp_path / "cut.rvq"
+    path.write_bytes(file[: layer_ends(file)[1] + 3])
+    assert run("info", path) == 0
+    assert capsys.readouterr().out.endswith("\nThe file is cut short: of its 3 layers 2 can be read.\n")
+    path.write_bytes(file[:-1] + b"\0")
+    assert run("info", path) == 0
+    assert capsys.readouterr().out.endswith("\nThe file is damaged: of its 3 layers 2 can be read.\n")
+
+
+def test_truncate_from_the_command_line(capsys, file, tmp_path):
+    long, short = tmp_path / "long.rvq", tmp_path / "short.rvq"
+    long.write_bytes(file)
+    assert run("truncate", long, short, "--num-quantizers", 2) == 0
+    assert short.read_bytes() == codec.truncate(file, 2)
+    size = short.stat().st_size
+    assert capsys.readouterr().out == f"{short}: {size} bytes, {8 * size / 9 / 14:.3f} bits per pixel\n"
+    assert "from 1 to 3, got 4" in refused(capsys, "truncate", long, short, "--num-quantizers", 4)
+    assert short.read_bytes() == codec.truncate(file, 2)
+    with pytest.raises(SystemExit):  # without a number
+        run("truncate", long, short)
+    assert "--num-quantizers" in capsys.readouterr().err
+
+
+def test_the_quality_is_that_of_what_was_read(capsys, model_file, tmp_path):
+    """Of a picture with transparent parts: on white, which is said."""
+    pixels = torch.cat([255 * smooth_image(30, 41), torch.linspace(0, 255, 41).expand(1, 30, 41)])
+    ghost, file = tmp_path / "ghost.png", tmp_path / "ghost.rvq"
+    Image.fromarray(pixels.byte().permute(1, 2, 0).numpy()).save(ghost)
+    assert run("compress", ghost, file, "--model", model_file) == 0
+    remark, report = capsys.readouterr().out.splitlines()
+    assert remark == f"{ghost} is partly transparent: it was put on white."
+    restored = shared().decompress(file.read_bytes())
+    alpha = pixels[3:].byte() / 255
+    on_white = pixels[:3].byte() / 255 * alpha + 1 - alpha
+    assert report.endswith(f"PSNR {metrics.psnr(restored, on_white):.2f} dB")
+
+
+def test_the_output_may_not_be_what_is_read(capsys, model_file, photo, file, tmp_path):
+    """By its own name, by another way to it, by a link, by a second name of the same file."""
+    (tmp_path / "in.rvq").write_bytes(file)
+    for source in (photo, tmp_path / "in.rvq"):
+        content = source.read_bytes()
+        symbolic, hard = tmp_path / f"symbolic{source.suffix}", tmp_path / f"hard{source.suffix}"
+        symbolic.symlink_to(source.name)
+        os.link(source, hard)
+        commands = [["compress"]] if source == photo else [["decompress"], ["truncate", "--num-quantizers", 1]]
+        for command, *options in commands:
+            options = options or ["--model", model_file]
+            for output in (source, tmp_path / "." / ".." / tmp_path.name / source.name, symbolic, hard):
+                sentence = refused(capsys, command, source, output, *options)
+                wanted = f"output must be another file than input, got {output}, which is {source}"
+                assert sentence == f"{command}: {wanted}\n"
+                assert source.read_bytes() == content and symbolic.is_symlink() and hard.samefile(source)
+    model = tmp_path / "model"
+    model.write_bytes(model_file.read_bytes())
+    assert "another file than model" in refused(capsys, "compress", photo, model, "--model", model)
+    assert model.read_bytes() == model_file.read_bytes()
+
+
+def test_a_file_to_the_standard_output_has_nothing_else_in_it(model_file, photo):
+    """What there is to say goes elsewhere."""
+    written = terminal("compress", photo, "/dev/stdout", "--model", model_file, stdout=subprocess.PIPE)
+    assert written.returncode == 0
+    assert written.stdout == shared().compress(read_photo(photo))
+    assert re.fullmatch(rb"/dev/stdout: [\d,]+ bytes, .* dB\n", written.stderr)
+    assert os.path.exists("/dev/stdout")
+
+
+def test_files_come_from_pipes(file, tmp_path):
+    read = terminal("info", "/dev/stdin", input=file, stdout=subprocess.PIPE)
+    assert read.returncode == 0 and b"num_bytes: %d\n" % len(file) in read.stdout
+
+
+def test_a_full_disk_is_one_sentence(model_file, photo, file, tmp_path):
+    """For the output, and for the report."""
+    (tmp_path / "full").symlink_to("/dev/full")
+    (tmp_path / "in.rvq").write_bytes(file)
+    with open("/dev/full", "wb") as full:
+        output = terminal("compress", photo, tmp_path / "full", "--model", model_file, stdout=subprocess.PIPE)
+        report = terminal("info", tmp_path / "in.rvq", stdout=full)
+    assert (output.returncode, output.stdout) == (1, b"")
+    assert output.stderr.decode() == f"compress: {tmp_path / 'full'}: No space left on device\n"
+    assert report.returncode == 1
+    assert report.stderr == b"info: The report can't be written: No space left on device\n"
+
+
+def test_an_interrupt_is_one_sentence(model_file, tmp_path):
+    """A real one, while the command waits for its input; what stood there stays."""
+    script = f"""
+import os, signal, sys, threading
+from rvq_tutorial import codec
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+sys.exit(codec.main(["decompress", {str(tmp_path / "pipe")!r}, {str(tmp_path / "out.png")!r}]))
+"""
+    (tmp_path / "out.png").write_bytes(b"as it was")
+    os.mkfifo(tmp_path / "pipe")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "decompress: interrupted\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "pipe"]
+    assert (tmp_path / "out.png").read_bytes() == b"as it was"
 
 
 def test_a_model_that_cannot_be_read(capsys, photo, tmp_path):
