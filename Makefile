@@ -2,6 +2,7 @@
 # make test       run every test; fetches a browser for them if there is none
 # make notebooks  rebuild the notebooks from notebooks/sources
 # make measurements  measure what takes longer than a notebook may, for the notebooks to draw
+# make solved     write the solved edition, for teachers, to build/solved
 # make pretrained  train the model that ships with the course, and measure it for its model card
 # make bench      measure the quantizers side by side with their peers
 PYTHON ?= python3
@@ -13,7 +14,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 ALLOW_ROOT := $(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
 OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 
-.PHONY: lab test notebooks measurements pretrained bench browser
+.PHONY: lab test notebooks solved measurements pretrained bench browser
 
 lab: $(VENV)/.has-lab $(OVERRIDES)
 	$(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
@@ -31,6 +32,9 @@ test: browser
 notebooks: $(VENV)/.has-test
 	$(BIN)/python tools/build_notebooks.py
 	$(BIN)/python tools/rewrite_links.py
+
+solved: $(VENV)/.has-test
+	$(BIN)/python tools/build_notebooks.py --solved build/solved
 
 measurements: $(VENV)/.has-test
 	OMP_NUM_THREADS=1 $(BIN)/python tools/measure.py

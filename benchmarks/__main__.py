@@ -7,6 +7,8 @@ python -m benchmarks --short  fewer rounds and no file written, under two minute
 import argparse
 import os
 import platform
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 import faiss
@@ -17,6 +19,25 @@ from benchmarks import works
 from benchmarks.report import plot, table
 
 RESULTS = Path(__file__).parent / "results"
+THREADS = 2
+PACKAGES = "torch", "numpy", "faiss-cpu", "scikit-learn", "vector-quantize-pytorch"
+
+
+def heading() -> str:
+    """How the figures came about: machine, versions, date."""
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return (
+        f"`python -m benchmarks`, {date.today()}, on {_processor()}, {THREADS} threads of {os.cpu_count()} cores; "
+        f"Python {platform.python_version()}, {versions}.\n\n"
+        "Medians; in brackets, times ours; below, the range of the middle half. All contenders of a row run in turn.\n"
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]} ({platform.machine()})" if names else platform.machine()
 
 
 def main() -> None:
@@ -26,9 +47,9 @@ def main() -> None:
     short = parser.parse_args().short
 
     matplotlib.use("Agg")
-    torch.set_num_threads(2)
-    faiss.omp_set_num_threads(2)
-    print(f"torch {torch.__version__}, faiss {faiss.__version__}, {platform.machine()}, 2 of {os.cpu_count()} threads")
+    torch.set_num_threads(THREADS)
+    faiss.omp_set_num_threads(THREADS)
+    print(heading())
 
     sections = []
     for measure in works.SECTIONS:
@@ -37,7 +58,7 @@ def main() -> None:
         sections.append(section)
     if not short:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "results.md").write_text("\n".join(table(section) for section in sections))
+        (RESULTS / "results.md").write_text("\n".join([heading(), *(table(section) for section in sections)]))
         plot(sections, RESULTS / "results.png")
 
 

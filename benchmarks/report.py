@@ -1,5 +1,6 @@
 """Measurements as a table for reading and a plot for looking."""
 
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,16 +9,16 @@ from matplotlib.figure import Figure
 
 @dataclass
 class Section:
-    """What one measurement gave: for each work a value for each contender, ours among them."""
+    """What one measurement gave: for each work the values of each contender, ours among them."""
 
     title: str
     unit: str  # "ms", "MB", or "" for numbers that are no cost
-    values: dict[str, dict[str, float]]  # work → contender → value
+    values: dict[str, dict[str, list[float]]]  # work → contender → what was measured, once or several times
     digits: int = 1
 
 
 def table(section: Section) -> str:
-    """A markdown table; behind each peer's cost stands how many times ours it is."""
+    """A markdown table of medians; behind a peer's cost how many times ours it is, below it the middle half."""
     contenders = list(dict.fromkeys(name for row in section.values.values() for name in row))
     unit = f" ({section.unit})" if section.unit else ""
     lines = [
@@ -31,12 +32,24 @@ def table(section: Section) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(section: Section, row: dict[str, float], name: str) -> str:
+def _cell(section: Section, row: dict[str, list[float]], name: str) -> str:
     if name not in row:
         return ""
-    value = f"{row[name]:.{section.digits}f}" if section.unit else f"{row[name]:.3g}"
-    compared = section.unit and name != "ours"
-    return f"{value} ({row[name] / row['ours']:.2f} ×)" if compared else value
+
+    def told(value: float) -> str:
+        return f"{value:.{section.digits}f}" if section.unit else f"{value:.3g}"
+
+    text = told(_median(row, name))
+    if section.unit and name != "ours":
+        text += f" ({_median(row, name) / _median(row, 'ours'):.2f} ×)"
+    if len(row[name]) > 1:
+        low, _, high = statistics.quantiles(row[name], n=4, method="inclusive")
+        text += f"<br>{told(low)} to {told(high)}"
+    return text
+
+
+def _median(row: dict[str, list[float]], name: str) -> float:
+    return statistics.median(row[name])
 
 
 def plot(sections: list[Section], path: Path) -> None:
@@ -47,9 +60,9 @@ def plot(sections: list[Section], path: Path) -> None:
     axes = figure.subplots(len(sections), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     for axis, section in zip(axes, sections, strict=True):
         bars = [
-            (f"{work}: {name}", value / row["ours"], "#0072B2" if name == "ours" else "#999999")
+            (f"{work}: {name}", _median(row, name) / _median(row, "ours"), "#0072B2" if name == "ours" else "#999999")
             for work, row in section.values.items()
-            for name, value in row.items()
+            for name in row
         ]
         labels, ratios, colours = zip(*bars, strict=True)
         places = axis.barh(range(len(labels)), ratios, color=colours)

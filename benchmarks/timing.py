@@ -1,7 +1,6 @@
 """Time and memory, measured so that a noisy machine does the least harm."""
 
 import multiprocessing
-import statistics
 import time
 from collections.abc import Callable
 
@@ -10,8 +9,8 @@ from tqdm import tqdm
 Work = Callable[[], object]
 
 
-def interleaved(works: dict[str, Work], repeats: int, title: str) -> dict[str, float]:
-    """Median seconds of each work. They run in turn, so that a slow minute of the machine is slow for all."""
+def interleaved(works: dict[str, Work], repeats: int, title: str) -> dict[str, list[float]]:
+    """Seconds of each work, every time. They run in turn, so that a slow minute of the machine is slow for all."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():  # warm up
         work()
@@ -20,7 +19,7 @@ def interleaved(works: dict[str, Work], repeats: int, title: str) -> dict[str, f
             start = time.perf_counter()
             work()
             seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    return seconds
 
 
 def peak_extra_megabytes(prepare: Callable[..., Work], *args: object) -> float:

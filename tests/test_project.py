@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 
+import nbformat
+import reading
 import yaml
 from editions import NOTEBOOKS, ROOT, project, repository
 from packaging.requirements import Requirement
@@ -62,6 +64,21 @@ def test_the_readme_links_to_what_exists_and_to_every_notebook() -> None:
     local = {link for pair in links for link in pair if link and not re.match(r"\w+:", link)}
     assert not [link for link in local if not (ROOT / link).exists()]
     assert {f"notebooks/{path.name}" for path in NOTEBOOKS.glob("*.ipynb")} <= local
+
+
+def test_the_readme_states_the_minutes_that_each_notebook_takes() -> None:
+    rows = re.findall(r"\(notebooks/(\w+)\.ipynb\).*?\| (\d+) \+ (\d+) \|", README.read_text(encoding="utf-8"))
+    stated = {topic: (int(read), int(solve)) for topic, read, solve in rows}
+    notebooks = {path.stem: nbformat.read(path, as_version=4) for path in NOTEBOOKS.glob("*.ipynb")}
+    assert stated == {
+        topic: (round(reading.minutes(notebook)), reading.exercise_minutes(notebook))
+        for topic, notebook in notebooks.items()
+    }
+
+
+def test_every_notebook_is_read_in_45_minutes() -> None:
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        assert round(reading.minutes(nbformat.read(path, as_version=4))) <= 45, path.name
 
 
 def test_importing_the_package_imports_nothing_slow() -> None:

@@ -245,7 +245,7 @@ _error, _wrong, _right = (metrics.mse(photo, picture) for picture in pictures)
 assert _wrong > 5 * _error and abs(_right - _error) < 1e-6
 
 # %% [markdown]
-# No error was raised, and the picture in the middle is wrong. A byte has no room for anything below 0 or above 255: 3 − 5 becomes 254, and squares wrap around again and again. What comes out as the smallest "distance" has little to do with distance. **The mend**, on the right: convert before you subtract.
+# No error was raised, and the second picture is wrong. A byte has no room for anything below 0 or above 255: 3 − 5 becomes 254, and squares wrap around again and again. What comes out as the smallest "distance" has little to do with distance. **The mend**, the third picture: convert before you subtract.
 
 # %% [markdown]
 # ## Which colours are best?
