@@ -4,6 +4,7 @@ import re
 import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rvq_tutorial import ResidualVectorQuantizer, VectorQuantizer, codec, metrics, pretrained
-from rvq_tutorial.codec import Codec, CodecError
+from rvq_tutorial.codec import Codec, CodecError, container, layers, tiles
 from rvq_tutorial.data import read_photo
 from rvq_tutorial.models import VQVAE, Decoder, Encoder
 from rvq_tutorial.prior import IndexPrior
@@ -60,7 +61,7 @@ def file():
 def layer_ends(file):
     """Where each layer of a whole file ends."""
     sizes = codec.info(file).layer_bytes
-    return [codec.HEADER.size + sum(sizes[: m + 1]) + (m + 1) * codec.LAYER.size for m in range(len(sizes))]
+    return [container.HEADER.size + sum(sizes[: m + 1]) + (m + 1) * container.LAYER.size for m in range(len(sizes))]
 
 
 # Round trips
@@ -108,7 +109,7 @@ def test_tiles_give_the_same_as_the_whole(height, width, num_blocks):
     ours = shared(num_blocks=num_blocks)
     image = random_image(height, width)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codec, "TILE", 4 * STRIDE)
+        patch.setattr(tiles, "TILE", 4 * STRIDE)
         indices = ours.encode(image)
         tiled = ours.decode(indices, height, width)
         assert torch.equal(ours.decompress(ours.compress(image)), tiled)
@@ -119,7 +120,7 @@ def test_tiles_give_the_same_as_the_whole(height, width, num_blocks):
 
 def test_a_photo_of_several_tiles(monkeypatch):
     ours = shared(num_blocks=2)
-    image = random_image(codec.TILE + 70, 33)
+    image = random_image(tiles.TILE + 70, 33)
     restored = ours.decompress(ours.compress(image))
     torch.testing.assert_close(restored, expected(ours.model, image), atol=1e-5, rtol=0)
 
@@ -170,7 +171,7 @@ def test_indices_that_stop_come_back(height, width, codebook_size, seed):
     grid = stopping_grid(height, width, 3, codebook_size, seed)
     restored = np.full_like(grid, -1)
     for stage in IndexPrior(codebook_size, 3).stages:
-        codec._read(codec._write(stage, grid), stage, restored)
+        layers.read(layers.write(stage, grid), stage, restored)
     np.testing.assert_array_equal(restored, grid)
 
 
@@ -254,12 +255,12 @@ def test_the_bytes_of_version_2_stay_what_they_are():
     grid = (number * number % 11 % 5).view(7, 9, 3)
     stages = IndexPrior(5, 3).fit([grid] * 40).stages
     grid = grid.masked_fill(torch.arange(3) > (number[::3] % 4).view(7, 9, 1), -1)
-    assert [codec._write(stage, grid.numpy()).hex() for stage in stages] == [
+    assert [layers.write(stage, grid.numpy()).hex() for stage in stages] == [
         "2a125aa355aaa0ad952c3b2f71c4fcb9",
         "45f6565f0295f444872dd95312f101bd",
         "ea514be4a878eadb9148a2c1",
     ]
-    assert codec._pack("0123cdef", 2, 300, [b"abc", b""]).hex() == (
+    assert container.pack("0123cdef", 2, 300, [b"abc", b""]).hex() == (
         "525651020123cdef02002c0102030000007bdc2b5661626300000000eb3c8683"
     )
 
@@ -269,7 +270,7 @@ def test_the_bytes_of_version_2_stay_what_they_are():
 
 def test_info(file):
     about = codec.info(file)
-    assert about[:5] == (codec.VERSION, shared().fingerprint, 9, 14, 3)
+    assert about[:5] == (container.VERSION, shared().fingerprint, 9, 14, 3)
     assert len(about.layer_bytes) == 3
     assert (about.num_bytes, about.fault) == (len(file), "")
     assert about.bits_per_pixel == 8 * len(file) / 9 / 14
@@ -284,7 +285,7 @@ def test_the_header_is_small():
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
 def test_info_and_prefixes_of_a_file_cut_between_layers(file, layers):
-    cut = file[: [codec.HEADER.size, *layer_ends(file)][layers]]
+    cut = file[: [container.HEADER.size, *layer_ends(file)][layers]]
     if layers:
         assert codec.info(cut).layer_bytes == codec.info(file).layer_bytes[:layers]
         assert codec.info(cut).num_quantizers == 3
@@ -394,14 +395,14 @@ def test_the_fingerprint_follows_all_that_decoding_depends_on():
 
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0), (0, 0)])
 def test_a_header_that_promises_nothing(height, width):
-    forged = codec._pack(shared().fingerprint, height, width, [bytes(4)])
+    forged = container.pack(shared().fingerprint, height, width, [bytes(4)])
     for read in (shared().decompress, codec.info, lambda file: codec.truncate(file, 1)):
         with pytest.raises(CodecError, match=f"The file is damaged: it promises {height} × {width} pixels"):
             read(forged)
 
 
 def test_more_pixels_or_layers_than_the_codec_reads(file):
-    forged = codec._pack(shared().fingerprint, 4, 4, [bytes(4)] * 4)
+    forged = container.pack(shared().fingerprint, 4, 4, [bytes(4)] * 4)
     with pytest.raises(CodecError, match="in 4 layers; this model reads up to 134217728 pixels in up to 3 layers"):
         shared().decompress(forged)
     ours = Codec(shared().model, shared().prior)
@@ -419,16 +420,17 @@ def test_files_that_promise_more_than_they_hold_take_neither_time_nor_memory():
     script = """
 import resource, time
 from rvq_tutorial import codec, pretrained
+from rvq_tutorial.codec import container
 ours = codec.Codec(*pretrained.load())
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-ours.decompress(codec._pack(ours.fingerprint, 8, 8, [bytes(4)]))
+ours.decompress(container.pack(ours.fingerprint, 8, 8, [bytes(4)]))
 before, start = peak(), time.monotonic()
 for height, width in [(65535, 2048), (2048, 65535), (11585, 11585), (65535, 65535), (3000, 3000)]:
     for layers in ([b""], [bytes(4)], [b"\\xff" * 8], [b""] * 8, [b""] * 255, [b"", bytes(4000)]):
-        file = codec._pack(ours.fingerprint, height, width, layers)
+        file = container.pack(ours.fingerprint, height, width, layers)
         about = codec.info(file)
         assert (about.height, about.width, about.fault) == (height, width, "")
-        assert codec.truncate(file, 1) == codec._pack(ours.fingerprint, height, width, layers[:1])
+        assert codec.truncate(file, 1) == container.pack(ours.fingerprint, height, width, layers[:1])
         for stages in (None, 1):
             try:
                 ours.decompress(file, stages)
@@ -450,12 +452,12 @@ def test_no_picture_is_so_flat_that_it_counts_as_a_bomb(codebook_size):
     stage.frequency.fill_(-(2**10))
     stage.frequency[1] = 0
     grid = np.ones((100, 400, 1), int)
-    layer = codec._write(stage, grid)
+    layer = layers.write(stage, grid)
     bits = grid.size * IndexPrior(codebook_size, 1).least_bits
-    assert bits <= 8 * len(layer) + codec.LAST_BITS
-    assert bits > 0.995 * 8 * len(layer) - 2 * codec.LAST_BITS  # and the bound is as high as it can be
+    assert bits <= 8 * len(layer) + layers.LAST_BITS
+    assert bits > 0.995 * 8 * len(layer) - 2 * layers.LAST_BITS  # and the bound is as high as it can be
     restored = np.full_like(grid, -1)
-    codec._read(layer, stage, restored)
+    layers.read(layer, stage, restored)
     np.testing.assert_array_equal(restored, grid)
 
 
@@ -471,7 +473,7 @@ def test_a_flat_photo_comes_back(shade):
 def test_a_file_changed_anywhere_is_a_picture_or_a_sentence(data):
     """With its checksums mended, so that all that comes after them must hold by itself."""
     image = random_image(9, 14)
-    about, layers = codec._open(shared().compress(image))
+    about, layers = container.unpack(shared().compress(image))
     for _ in range(data.draw(st.integers(0, 3))):
         number = data.draw(st.integers(0, 2))
         layer = bytearray(layers[number])
@@ -482,7 +484,7 @@ def test_a_file_changed_anywhere_is_a_picture_or_a_sentence(data):
     if height * width > 10**6:  # for a model of six codewords they might be there: read them in the test above
         height %= 1000
         width %= 1000
-    forged = codec._pack(about.fingerprint, height, width, layers[: data.draw(st.integers(0, 3))])
+    forged = container.pack(about.fingerprint, height, width, layers[: data.draw(st.integers(0, 3))])
     try:
         assert shared().decompress(forged).shape == (3, height, width)
     except CodecError as error:
@@ -492,7 +494,7 @@ def test_a_file_changed_anywhere_is_a_picture_or_a_sentence(data):
 @pytest.mark.parametrize("layer", [b"", b"\xff", b"\xff" * 4, b"\xff" * 8, bytes(3), bytes(400)])
 def test_a_layer_that_no_encoder_writes(layer):
     """Its checksum is right; whatever comes out must be a picture or a sentence."""
-    forged = codec._pack(shared().fingerprint, 9, 14, [layer])
+    forged = container.pack(shared().fingerprint, 9, 14, [layer])
     try:
         assert shared().decompress(forged).shape == (3, 9, 14)
     except CodecError as error:
@@ -673,7 +675,7 @@ def test_a_picture_with_too_many_pixels(capsys, model_file, tmp_path):
     """Its header promises 40,000 × 40,000 pixels, its data hold none."""
     header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
     chunks = b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", codec.zlib.crc32(kind + body))
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         for kind, body in ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b""))
     )
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)

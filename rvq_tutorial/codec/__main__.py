@@ -1,0 +1,5 @@
+import sys
+
+from rvq_tutorial.codec import main
+
+sys.exit(main())

@@ -1,0 +1,32 @@
+"""A layer: the indices of one stage, from a range coder that knows their probabilities from the prior."""
+
+import numpy as np
+from constriction import stream
+
+from rvq_tutorial.codec.container import CodecError
+from rvq_tutorial.prior import StagePrior
+
+WEIGHTS = stream.model.Categorical(perfect=False)  # an index by its weight's share of the sum of all weights
+LAST_BITS = 64  # more than the range coder can still owe when it ends
+
+
+def write(stage: StagePrior, indices: np.ndarray) -> bytes:
+    """The layer of one stage of the indices (h, w, M)."""
+    encoder = stream.queue.RangeEncoder()
+    for rows, columns, ends, weights in stage.walk(indices):
+        index = indices[rows, columns, stage.stage].astype(np.int32)
+        goes_on = index >= 0
+        encoder.encode(goes_on.astype(np.int32), WEIGHTS, ends)
+        encoder.encode(index[goes_on], WEIGHTS, weights[goes_on])
+    return encoder.get_compressed().astype("<u4").tobytes()
+
+
+def read(layer: bytes, stage: StagePrior, indices: np.ndarray) -> None:
+    """Fill in one stage of the indices, −1 so far; those before it are there."""
+    try:
+        decoder = stream.queue.RangeDecoder(np.frombuffer(layer, "<u4").astype(np.uint32))
+        for rows, columns, ends, weights in stage.walk(indices):
+            goes_on = decoder.decode(WEIGHTS, ends) == 1
+            indices[rows[goes_on], columns[goes_on], stage.stage] = decoder.decode(WEIGHTS, weights[goes_on])
+    except (ValueError, AssertionError) as error:  # not whole words, or no encoder writes such words
+        raise CodecError(f"The file is damaged: layer {stage.stage + 1} does not hold indices.") from error
