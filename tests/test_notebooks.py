@@ -219,13 +219,6 @@ def test_the_readmes_picture_is_that_of_the_tagged_cell_as_png(course: Course) -
     assert (picture.format, picture.size, picture.getpixel((2, 1))) == ("PNG", (3, 2), (255, 0, 0))
 
 
-def test_the_readme_is_told_the_minutes_to_read_and_to_solve(course: Course) -> None:
-    row = "| [01](notebooks/01_halves.ipynb) | How much is half? | 60 + 30 | [badge](…/01_halves.ipynb) |\n"
-    (course.notebooks.parent / "README.md").write_text(row)
-    course.rebuilt(SOURCE.replace("### Exercise 1", "### Exercise 1 · Write · ★☆☆ · 5 minutes"))
-    assert (course.notebooks.parent / "README.md").read_text() == row.replace("60 + 30", "0 + 5")
-
-
 def test_building_again_gives_the_same_file(committed: Course) -> None:
     def without_time() -> str:
         return re.sub(r"about \d+|_seconds\": [\d.]+", "", committed.notebook.read_text(encoding="utf-8"))

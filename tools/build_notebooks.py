@@ -42,7 +42,6 @@ from PIL import Image
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SECONDS_PER_CELL = 300
-README = ROOT / "README.md"
 README_PICTURE = NOTEBOOKS / "rebuilt.png"
 RUN_TIME_KEY = "run_time_seconds"  # of a notebook's metadata: what was measured when it was executed
 REMEDY = "run `make notebooks`."
@@ -77,7 +76,6 @@ def build(topic: str) -> None:
     _refuse_faults(topic, notebook)
     _write(notebook, NOTEBOOKS / f"{topic}.ipynb")
     _write_readme_picture(notebook)
-    _write_readme_minutes(topic, notebook)
     print(f"{topic}: executed in {seconds:.0f} s, read in {reading.minutes(notebook):.0f} min")
 
 
@@ -199,14 +197,6 @@ def _write_readme_picture(notebook: NotebookNode) -> None:
             content = io.BytesIO()
             Image.open(io.BytesIO(base64.b64decode(encoded))).save(content, format="PNG", optimize=True)
             _replace(README_PICTURE, content.getvalue())
-
-
-def _write_readme_minutes(topic: str, notebook: NotebookNode) -> None:
-    """State in the README's row of this notebook how long it takes to read, and to solve its exercises."""
-    if README.exists():
-        minutes = f"{round(reading.minutes(notebook))} + {reading.exercise_minutes(notebook)}"
-        row = re.compile(rf"(\(notebooks/{topic}\.ipynb\).*\| )\d+ \+ \d+( \|)")
-        _replace(README, row.sub(rf"\g<1>{minutes}\2", README.read_text(encoding="utf-8")).encode())
 
 
 def _replace(path: Path, content: bytes) -> None:

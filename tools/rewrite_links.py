@@ -1,13 +1,17 @@
-"""Make the links of README.md and the notebooks lead to the repository that pyproject.toml names.
+"""Make README.md say what stands elsewhere: the repository's address, and the minutes that each notebook takes.
 
     python tools/rewrite_links.py
 
-For whoever moves or forks the course: change `[project.urls]`, then run this.
+For whoever moves or forks the course: change `[project.urls]`, then run this. The links in the notebooks follow too.
 """
 
 import re
 
+import nbformat
+import reading
 from editions import NOTEBOOKS, ROOT, repository
+
+README = ROOT / "README.md"
 
 LINK = re.compile(
     r"(colab\.research\.google\.com/github/|mybinder\.org/v2/gh/|git\+https://github\.com/|git clone https://github\.com/)"
@@ -20,10 +24,21 @@ def rewritten(text: str) -> str:
     return LINK.sub(rf"\g<1>{repository()}", text)
 
 
+def timed(text: str) -> str:
+    """The README's text with each notebook's minutes in its row: to read, and to solve the exercises."""
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        minutes = f"{round(reading.minutes(notebook))} + {reading.exercise_minutes(notebook)}"
+        row = rf"(\(notebooks/{path.name}\).*\| )\d+ \+ \d+( \|)"
+        text = re.sub(row, rf"\g<1>{minutes}\2", text)
+    return text
+
+
 def main() -> None:
     """Rewrite the files in place."""
-    for path in (ROOT / "README.md", *NOTEBOOKS.glob("*.ipynb")):
+    for path in (README, *NOTEBOOKS.glob("*.ipynb")):
         path.write_text(rewritten(path.read_text(encoding="utf-8")), encoding="utf-8")
+    README.write_text(timed(README.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
