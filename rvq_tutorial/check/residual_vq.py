@@ -346,7 +346,7 @@ TERM_MISTAKES = {
 @exercise
 def residual_layer(answer: Callable) -> str:
     """(N, dim), (M, K, dim) → the quantized vectors with one straight-through, and the M commitment terms."""
-    for num, dim, stages, size in [(9, 2, 4, 5), (30, 3, 2, 8), (5, 4, 1, 3)]:
+    for num, dim, stages, size in [(9, 2, 3, 5), (30, 3, 2, 8), (5, 4, 1, 3)]:
         x = torch.randn(num, dim, requires_grad=True)
         codebooks = (0.6 ** torch.arange(stages).view(-1, 1, 1) * torch.randn(stages, size, dim)).requires_grad_()
         inputs = {"x": x, "codebooks": codebooks}
@@ -377,6 +377,8 @@ def _judge_term(stage: int, term: Tensor, right: Tensor, x: Tensor, codebooks: T
     for words, mistake in TERM_MISTAKES.items():
         if fault and not difference(term, _commitment_terms(x, codebooks, mistake)[1][stage - 1]):
             raise Wrong(f"In the commitment term of stage {stage} {words}.")
+    if fault and not difference(term, right / len(codebooks)):
+        raise Wrong(f"The commitment term of stage {stage} is divided by the number of stages: leave each as it is.")
     if fault and not difference(term, F.mse_loss(x, _chosen(x, codebooks, stage))):
         raise Wrong(f"The commitment term of stage {stage} compares the codeword with x: compare it with the residual.")
     if fault:
