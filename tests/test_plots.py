@@ -433,6 +433,11 @@ def test_bad_input_gets_one_clear_sentence(draw, message):
         draw()
 
 
+def test_bars_write_a_small_spread_without_an_exponent():
+    assert "0.0267 ± 0.000082" in plots.bars({"one": [0.026582, 0.026746]}, label="error").caption
+    assert "20 ± 10." in plots.bars({"one": [10, 30]}, label="error").caption
+
+
 def test_a_scoreboard_names_the_best_of_each_measure():
     caption = plots.scoreboard(SCORES).caption
     assert "held-out MSE, one 1 × 256 (0.104)" in caption

@@ -614,7 +614,7 @@ assert all(torch.allclose(_a, _b) and _a.norm() > 0 for _a, _b in zip(_by_packag
 # %% [markdown]
 # ### A balance that moves with M
 #
-# The encoder hears two voices, the decoder's gradient and the commitment loss. The loud decoder makes the first M times as loud, and says so nowhere. But in a right loop, too, the balance moves with M. The terms can be summed over the stages, or one takes their mean, as the package does. Here are both on the spiral, for up to 16 stages, as multiples of the pull that one stage has:
+# The encoder hears two voices, the decoder's gradient and the commitment loss. The loud decoder makes the decoder's gradient M times as loud, and says so nowhere. But in a right loop, too, the balance moves with M. The terms can be summed over the stages, or one takes their mean, as the package does. Here are both on the spiral, for up to 16 stages, as multiples of the pull that one stage has:
 
 # %%
 counts = [1, 2, 4, 8, 16]
@@ -631,9 +631,14 @@ plots.lines(counts, pull, xlabel="stages M", ylabel="pull, with one stage: 1", l
 # %% tags=["claim"]
 assert 1 / 16 < pull["mean over the stages"][-1] < 0.1 and 1.1 < pull["sum over the stages"][-1] < 1.5
 assert all(_after < _before for _before, _after in pairwise(lengths))
+_wide = torch.randn(1000, 64).requires_grad_()
+_deep = ResidualVectorQuantizer(dim=64, codebook_size=16, num_quantizers=16).fit(_wide).eval()
+_wide_losses = [_deep(_wide, num_quantizers=_m).commitment_loss for _m in (1, 16)]
+_one, _all = (torch.autograd.grad(_loss, _wide)[0].norm() for _loss in _wide_losses)
+assert _all < 0.95 * _one and 16 * _all > 5 * _one
 
 # %% [markdown]
-# With the mean the pull fades as stages are added: the later stages leave hardly any residual, so they hardly pull, and yet they count in the mean. With 16 stages less than a tenth is left, while the decoder's gradient is what it was. The sum stays closer to 1 here; on data where each stage leaves more over, it grows. Neither is wrong, but β was set for some M: **who changes the number of quantizers must look at β again.** In the package β is `commitment_weight`; M times as much of it gives the sum.
+# With the mean the pull fades as stages are added: the later stages leave hardly any residual, so they hardly pull, and yet they count in the mean. With 16 stages less than a tenth is left, while the decoder's gradient is what it was. The sum stays closer to 1 here; on vectors of many components, of which each stage leaves more over, it grows. Neither is wrong, but β was set for some M: **who changes the number of quantizers must look at β again.** In the package β is `commitment_weight`; M times as much of it gives the sum.
 #
 # ## Photos
 #

@@ -115,7 +115,8 @@ def quality(curves: Mapping[str, tuple[Sequence[float], Sequence]], *, title: st
 def bars(values: Mapping[str, float | Sequence[float]], *, label: str, title: str = "") -> Figure:
     """One bar a name; where a name has several values, one a seed, their mean and standard deviation."""
     values = {name: np.atleast_1d(v).astype(float) for name, v in values.items()}
-    texts = {n: f"{v.mean():.3g}" + (f" ± {v.std():.2g}" if len(v) > 1 else "") for n, v in values.items()}
+    spreads = {n: f" ± {_two_digits(v.std())}" for n, v in values.items() if len(v) > 1}
+    texts = {n: f"{v.mean():.3g}{spreads.get(n, '')}" for n, v in values.items()}
     spoken = f"{label}: {'; '.join(f'{_plain(name)} {text}' for name, text in texts.items())}."
     spread = " After ± and as a whisker, the standard deviation." if any(len(v) > 1 for v in values.values()) else ""
     caption = spoken[0].upper() + spoken[1:] + spread
@@ -131,6 +132,10 @@ def bars(values: Mapping[str, float | Sequence[float]], *, label: str, title: st
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0, labelsize=10)
     return figure
+
+
+def _two_digits(value: float) -> str:
+    return np.format_float_positional(value, 2, fractional=False, trim="-")
 
 
 @in_house_style
