@@ -34,6 +34,7 @@ SCORES = {
     "residual 2 × 16, beam 4": {"held-out MSE": [0.112, 0.115, 0.114], "numbers stored": 128, "multiply–adds": 320},
     "scalar 4 × 4": {"held-out MSE": [0.119, 0.117, 0.121], "numbers stored": 16, "multiply–adds": 16},
 }
+VARIANCES = torch.tensor([0.23, 0.0022, 0.0018, 0.0003])
 MEASURED = {(size, beam): [1.5**m * size ** (-m / 2) for m in (1, 2, 3)] for size in (4, 64) for beam in (1, 16)}
 
 PICTURES = {
@@ -94,6 +95,10 @@ PICTURES = {
     "codebook memory": lambda: plots.codebook_memory(48, [16, 256, 1024]),
     "codebook memory, a binary one": lambda: plots.codebook_memory(1, [2], max_bits=12),
     "scoreboard": lambda: plots.scoreboard(SCORES, title="8 bits for 4 components"),
+    "bit shares": lambda: plots.bit_shares(
+        VARIANCES, {"alike": torch.full((4,), 2), "shared": torch.tensor([5, 2, 1, 0])}
+    ),
+    "bit shares, pieces of bits": lambda: plots.bit_shares(VARIANCES, {"shared": torch.tensor([4.9, 1.6, 1.5, 0])}),
     "operating point, 1 stage": lambda: plots.operating_point(MEASURED, 4, 1, 4, 1),
     "operating point, 3 stages": lambda: plots.operating_point(MEASURED, 4, 3, 64, 16),
     "code usage": lambda: plots.code_usage(torch.arange(512)),
@@ -442,6 +447,15 @@ def test_a_scoreboard_names_the_best_of_each_measure():
     caption = plots.scoreboard(SCORES).caption
     assert "held-out MSE, one 1 × 256 (0.104)" in caption
     assert "multiply–adds, scalar 4 × 4 (16)" in caption
+
+
+def test_bit_shares_cuts_a_bar_into_bits_and_says_what_is_left():
+    figure = plots.bit_shares(torch.tensor([16.0, 1.0]), {"shared": torch.tensor([2.5, 0.5])})
+    assert "2.5 + 0.5 bits: mean error 0.5" in figure.caption
+    rest, *blocks = figure.axes[0].containers
+    assert np.allclose([bar.get_y() + bar.get_height() for bar in rest], [0.5, 0.5])
+    ends = [[(bar.get_y() + bar.get_height(), bar.get_y()) for bar in column] for column in blocks]
+    assert np.allclose(ends[0], [(16, 4), (4, 1), (1, 0.5)]) and np.allclose(ends[1], [(1, 0.5)])
 
 
 def test_an_operating_point_tells_its_rate_its_distance_and_its_costs():

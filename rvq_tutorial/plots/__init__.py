@@ -3,6 +3,7 @@
 from rvq_tutorial.plots.curves import (
     ablation,
     bars,
+    bit_shares,
     code_usage,
     codebook_memory,
     curve,
@@ -37,6 +38,7 @@ __all__ = [
     "Figure",
     "ablation",
     "bars",
+    "bit_shares",
     "cells_side_by_side",
     "code_usage",
     "codebook_memory",

@@ -480,6 +480,44 @@ def scoreboard(rows: Mapping[str, Mapping[str, float | Sequence[float]]], *, tit
     return figure
 
 
+@in_house_style
+def bit_shares(variances: Tensor, ways: Mapping[str, Tensor], *, title: str = "") -> Figure:
+    """Ways to share bits among components, one beside the other: every bit cuts a component's error to a quarter.
+
+    variances: (dim,), positive. ways: name -> the bits of each component, (dim,), none negative.
+    """
+    variances = variances.detach().cpu().double().numpy()
+    ways = {name: bits.detach().cpu().double().numpy() for name, bits in ways.items()}
+    left = {name: variances * 4.0**-bits for name, bits in ways.items()}
+    spoken = [
+        f"{name}, {' + '.join(f'{b:.3g}' for b in bits)} bits: mean error {left[name].mean():.2g}"
+        for name, bits in ways.items()
+    ]
+    figure = Figure(
+        8.0,
+        3.9,
+        alt=f"Bars of the variances of {len(variances)} components, cut into bits. {'; '.join(spoken)}.",
+        caption="A bar reaches up to its component's variance. Each dark block is one bit, and what is below it is a "
+        f"quarter; the grey rest is the error that stays. {'; '.join(spoken)}.",
+    )
+    figure.suptitle(title, x=0.01, ha="left")
+    floor = min(error.min() for error in left.values()) / 4
+    ranks = 1 + np.arange(len(variances))
+    for axes, (name, bits) in zip(
+        figure.subplots(1, len(ways), sharey=True, squeeze=False)[0], ways.items(), strict=True
+    ):
+        axes.set(title=name, xlabel="component", yscale="log", ylim=(floor, 6 * variances.max()), xticks=ranks)
+        axes.bar(ranks, left[name] - floor, bottom=floor, width=0.62, color=COLORS["unused"])
+        for rank, variance, share in zip(ranks, variances, bits, strict=True):
+            tops = variance * 4.0 ** -np.arange(math.ceil(share - 1e-9))
+            bottoms = np.maximum(tops / 4, variance * 4.0**-share)
+            axes.bar(rank, tops - bottoms, bottom=bottoms, width=0.62, color=SERIES_COLORS[0], edgecolor="white")
+            text = f"{share:.2g} bit" + ("" if share == 1 else "s")
+            axes.annotate(text, (rank, variance), (0, 4), textcoords="offset points", ha="center")
+    figure.axes[0].set_ylabel("variance, and what is left of it")
+    return figure
+
+
 def _short(value: float) -> str:
     """A number as it is said: 16,384 or 0.0285."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
