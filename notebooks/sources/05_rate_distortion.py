@@ -734,7 +734,7 @@ def _taken(train, x, rate):
     return _high, torch.stack([on_a_grid(*_pair, _high)[0] for _pair in zip(train.T, x.T, strict=True)])
 
 
-for _train, _x in draws:
+for _train, _x in draws[:2]:
     for _turn, _expected in ((torch.eye(4), 20), (turn, 67)):
         _known = (_train - middle) @ _turn
         _step, _bits = _taken(_known, (_x - middle) @ _turn, 2)
@@ -775,7 +775,7 @@ def _coded_codebook(train, x, size):
 
 torch.manual_seed(0)
 _known = patches[torch.randperm(len(patches))[:16_384]]
-for _number, (_, _x) in enumerate(draws[:3]):
+for _number, (_, _x) in enumerate(draws[:2]):
     assert 7.3 < _coded_codebook(_known, _x, 256)[0] < 7.7
     _bits, _error = _coded_codebook(_known, _x, 384)
     assert 7.9 < _bits < 8.2 and 1.5 < _error / on_photos[2]["turned, entropy-coded"][_number] < 2.0
