@@ -39,6 +39,9 @@ RATE_MISTAKES: dict[str, Callable[[int, int, int], float]] = {
     "The bits are shared by the dim components, not by the M stages.": lambda dim, size, num: math.log2(size) / num,
     "An index among K codewords takes log₂ K bits, and there are M of them.": lambda dim, size, num: size / dim,
     "M · K codewords are stored; M indices of log₂ K bits are sent.": lambda dim, size, num: num * size,
+    "Divide the bits by dim, not the number of codewords: log₂ K / dim, not log₂ of K / dim.": lambda dim, size, num: (
+        num * math.log2(size / dim)
+    ),
     "Don't round: 10 codewords take log₂ 10 = 3.32 bits.": lambda dim, size, num: num * round(math.log2(size)) / dim,
     "Don't round up: 10 codewords take log₂ 10 = 3.32 bits.": lambda dim, size, num: (
         num * math.ceil(math.log2(size)) / dim
@@ -51,6 +54,10 @@ BOUND_MISTAKES: dict[str, Callable[[float, float, int], float]] = {
         variance * 2**-rate
     ),
     "The exponent is −2 R, not −R / 2.": lambda variance, rate, dim: variance * 2 ** (-rate / 2),
+    "2 to the power −2 R, or 4 to the power −R: not both.": lambda variance, rate, dim: variance * 4 ** (-2 * rate),
+    "R is already per dimension: don't divide by dim once more.": lambda variance, rate, dim: (
+        variance * 4 ** (-rate / dim)
+    ),
     "Mind the sign: the exponent is −2 R, and more bits leave less distortion.": lambda variance, rate, dim: (
         variance * 4**rate
     ),
@@ -150,6 +157,12 @@ def _values_for_places(residuals: Tensor, codebook: Tensor, beam_size: int) -> t
 WAYS_MISTAKES = {
     "These are the worst ways on: short residuals are good, so sort from small to large.": lambda r, c, beam: _ranked(
         -torch.cdist(r, c), beam, len(c)
+    ),
+    "These are the worst ways on, from the end of the sorted list: the shortest residuals stand at its beginning.": (
+        lambda r, c, beam: tuple(part.flip(0) for part in _ranked(-torch.cdist(r, c), beam, len(c)))
+    ),
+    "A row of the table has K places, not beam_size: parent = way // K, index = way % K.": lambda r, c, beam: _ranked(
+        torch.cdist(r, c), beam, beam
     ),
     "Each path goes on in one way only here; a good path may deserve several, a bad one none.": _one_way_each,
     "These are indices and parents; return the parents first.": lambda *inputs: _ways(*inputs)[::-1],
@@ -428,6 +441,15 @@ PRODUCT_MISTAKES = {
     "The pieces are stacked in a last dimension; join them, torch.cat(..., dim=1).": lambda x, codebooks: torch.stack(
         _in_pieces(x, codebooks), -1
     ),
+    "The first piece is here S times: join all pieces.": lambda x, codebooks: torch.cat(
+        _in_pieces(x, codebooks)[:1] * len(codebooks), 1
+    ),
+    "Stacked and then reshaped, the pieces of other vectors get in: join them, torch.cat(..., dim=1).": (
+        lambda x, codebooks: torch.stack(_in_pieces(x, codebooks)).reshape(x.shape)
+    ),
+    "This is the mean of the pieces; here they are joined, torch.cat(..., dim=1).": lambda x, codebooks: torch.stack(
+        _in_pieces(x, codebooks)
+    ).mean(0),
     "The pieces are stacked; join them along the components, torch.cat(..., dim=1).": lambda x, codebooks: torch.stack(
         _in_pieces(x, codebooks)
     ),
@@ -474,10 +496,18 @@ def _without_floor(variances: Tensor, bits: float) -> Tensor:
     return bits / len(variances) + 0.5 * (logarithms - logarithms.mean())
 
 
-def _one_by_one(variances: Tensor, bits: float, piece: float = 1.0) -> Tensor:
-    shares = torch.zeros_like(variances)
+def _handed_out(
+    variances: Tensor,
+    bits: float,
+    piece: float = 1.0,
+    paid: Callable[[Tensor, float], Tensor] = lambda left, piece: left * 4**-piece,
+) -> Tensor:
+    """Pieces, each to the component with the most distortion left; paid: (what is left, piece) -> what is left then."""
+    shares, left = torch.zeros_like(variances), variances.clone()
     for _ in range(round(bits / piece)):
-        shares[(variances * 4**-shares).argmax()] += piece
+        most = left.argmax()
+        shares[most] += piece
+        left[most] = paid(left[most], piece)
     return shares
 
 
@@ -500,7 +530,7 @@ SHARES_MISTAKES = {
     "All bits go to the largest variance here. After a few bits, another component has more distortion left.": (
         lambda v, bits: bits * F.one_hot(v.argmax(), len(v))
     ),
-    "These are whole bits: cut them into smaller pieces.": _one_by_one,
+    "These are whole bits: cut them into smaller pieces.": _handed_out,
     "These are the best shares rounded to whole bits: cut the bits into smaller pieces.": lambda v, bits: (
         _water_filling(v, bits).round()
     ),
@@ -521,7 +551,7 @@ SHARES_MISTAKES = {
     ),
     "These are the distortions that are left: return the bits.": lambda v, bits: v * 4 ** -_water_filling(v, bits),
     "Each component gets all bits here: they are for all together.": lambda v, bits: torch.full_like(v, bits),
-    "The pieces are too large: cut the bits into smaller ones.": lambda v, bits: _one_by_one(v, bits, bits / 10),
+    "The pieces are too large: cut the bits into smaller ones.": lambda v, bits: _handed_out(v, bits, bits / 10),
     "The level is the least variance here, whatever the number of bits: let it depend on them.": lambda v, bits: (
         0.5 * torch.log2(v / v.min())
     ),
@@ -531,10 +561,22 @@ SHARES_MISTAKES = {
     "The bits are shared in proportion to logarithms here; it is half their differences that count.": (
         lambda v, bits: _in_proportion((v / v.min()).log2(), bits)
     ),
-    "This levels the standard deviations; level the distortions, v · 2⁻²ᵇ.": lambda v, bits: _water_filling(
-        v.sqrt(), bits
+    "This levels v · 2⁻⁴ᵇ, or the standard deviations; level the distortions, v · 2⁻²ᵇ.": lambda v, bits: (
+        _water_filling(v.sqrt(), bits)
     ),
-    "The bits are shared by a softmax here: where is most distortion left?": lambda v, bits: bits * v.softmax(0),
+    "The bits are subtracted from the variances; but each bit divides by 4: v · 2⁻²ᵇ.": lambda v, bits: _handed_out(
+        v, bits, bits / 2000, lambda left, piece: left - piece
+    ),
+    "Each piece divides by 4 here, however small it is: b bits divide by 4ᵇ.": lambda v, bits: _handed_out(
+        v, bits, bits / 2000, lambda left, piece: left / 4
+    ),
+    "The bits go where least distortion is left: take the largest, argmax.": lambda v, bits: (
+        bits * F.one_hot(v.argmin(), len(v))
+    ),
+    "These are the right shares divided by dim: `bits` is for all together, and all of it is spent.": lambda v, bits: (
+        _water_filling(v, bits) / len(v)
+    ),
+    "These are the right shares times dim: they add up to too much.": lambda v, bits: _water_filling(v, bits) * len(v),
     "All bits go to the first component here.": lambda v, bits: bits * F.one_hot(torch.tensor(0), len(v)),
 }
 

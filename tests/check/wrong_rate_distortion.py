@@ -31,6 +31,7 @@ WRONG["rate_and_bound"] = [
     (lambda dim, size, num, variance: (num * math.log10(size) / dim, 1.0), "base 2, not 10"),
     (lambda dim, size, num, variance: _rounded_up(dim, size, num, variance), "round up"),
     (lambda dim, size, num, variance: (num * size, 1.0), "are stored"),
+    (lambda dim, size, num, variance: (num * math.log2(size / dim), 1.0), "not the number of codewords"),
     (lambda dim, size, num, variance: (size / dim, 1.0), "there are M of them"),
     (lambda dim, size, num, variance: (dim / (num * math.log2(size)), 1.0), "upside down"),
     (lambda dim, size, num, variance: (num * math.log2(size) / size, 1.0), "not by the K"),
@@ -41,6 +42,8 @@ WRONG["rate_and_bound"] = [
     (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance * 2 ** (-r / 2)), "not −R / 2"),
     (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance * 2 ** (2 * r)), "Mind the sign"),
     (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance / (4 * r)), "in the exponent"),
+    (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance * 4 ** (-2 * r)), "not both"),
+    (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance * 2 ** (-2 * r / dim)), "once more"),
     (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: variance * 2**-2 * r), "put brackets"),
     (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: (variance * 2) ** (-2 * r)), "in its base"),
     (
@@ -84,6 +87,8 @@ def _vectors(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[Tenso
 WRONG["best_ways"] = [
     (lambda r, c, beam: _split((-_table(r, c)).flatten().argsort()[:beam], len(c)), "worst ways"),
     (lambda r, c, beam: _split(_table(r, c).flatten().topk(beam).indices, len(c)), "worst ways"),
+    (lambda r, c, beam: _split(_table(r, c).flatten().argsort()[-beam:], len(c)), "end of the sorted list"),
+    (lambda r, c, beam: _split(_table(r, c).flatten().argsort()[:beam], beam), "K places, not beam_size"),
     (_one_each, "one way only"),
     (lambda r, c, beam: _split(_table(r, c).flatten().argsort()[:beam], len(c))[::-1], "parents first"),
     (lambda r, c, beam: _split(_table(r, c).flatten().argsort()[:beam], len(r)), "K places, not B"),
@@ -255,6 +260,9 @@ WRONG["product_quantize"] = [
     (lambda x, codebooks: _in_pieces(x, codebooks), "one by one"),
     (lambda x, codebooks: torch.stack(_in_pieces(x, codebooks), dim=2).flatten(1), "shuffled into each other"),
     (lambda x, codebooks: torch.stack(_in_pieces(x, codebooks), dim=-1), "a last dimension"),
+    (lambda x, codebooks: torch.hstack(_in_pieces(x, codebooks)[:1] * len(codebooks)), "here S times"),
+    (lambda x, codebooks: torch.stack(_in_pieces(x, codebooks)).reshape(len(x), -1), "pieces of other vectors"),
+    (lambda x, codebooks: torch.stack(_in_pieces(x, codebooks)).mean(0), "mean of the pieces"),
     (lambda x, codebooks: torch.stack(_in_pieces(x, codebooks)), "stacked; join"),
     (lambda x, codebooks: torch.stack(_in_pieces(x, codebooks), dim=1), "a dimension of their own"),
     (lambda x, codebooks: torch.cat(_in_pieces(x, codebooks)), "below each other"),
@@ -276,6 +284,15 @@ def _handed_out(variances: Tensor, bits: float, piece: float, base: float = 4.0)
 
 def _levelled(variances: Tensor, bits: float) -> Tensor:
     return bits / len(variances) + 0.5 * (variances.log2() - variances.log2().mean())
+
+
+def _spent(variances: Tensor, bits: float, paid: Callable[[Tensor, float], Tensor]) -> Tensor:
+    shares, left = torch.zeros_like(variances), variances.clone()
+    for _ in range(2000):
+        most = left.argmax()
+        shares[most] += bits / 2000
+        left[most] = paid(left[most], bits / 2000)
+    return shares
 
 
 def _by_logarithms(variances: Tensor, bits: float) -> Tensor:
@@ -316,8 +333,15 @@ WRONG["share_bits"] = [
     (lambda variances, bits: 0.5 * (variances / variances.min()).log2(), "level is the least variance"),
     (lambda variances, bits: (0.5 * (variances / variances.mean()).log2()).clamp(min=0), "level is the mean variance"),
     (lambda variances, bits: _by_logarithms(variances, bits), "half their differences"),
-    (lambda variances, bits: _handed_out(variances.sqrt(), bits, bits / 2000), "levels the standard deviations"),
-    (lambda variances, bits: bits * F.softmax(variances, 0), "softmax"),
+    (lambda variances, bits: _handed_out(variances.sqrt(), bits, bits / 2000), "or the standard deviations"),
+    (
+        lambda variances, bits: _spent(variances, bits, lambda left, piece: left - piece),
+        "subtracted from the variances",
+    ),
+    (lambda variances, bits: _spent(variances, bits, lambda left, piece: left / 4), "however small"),
+    (lambda variances, bits: bits * F.one_hot(variances.argmin(), len(variances)), "least distortion is left"),
+    (lambda variances, bits: _handed_out(variances, bits, bits / 2000) / len(variances), "divided by dim"),
+    (lambda variances, bits: _handed_out(variances, bits, bits / 2000) * len(variances), "times dim"),
     (lambda variances, bits: 0.5 * (variances.log2() + bits).clamp(min=0), "add up to"),
     (lambda variances, bits: bits, "Return a tensor"),
     (lambda variances, bits: _handed_out(variances, bits, bits / 2000).tolist(), "Return a tensor"),
