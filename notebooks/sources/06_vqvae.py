@@ -13,73 +13,68 @@
 # %% [markdown]
 # # 06 · What do codes of an image mean?
 #
-# **The question.** A photo goes in, a small grid of whole numbers comes out, and from those numbers alone a network paints the photo again. Each number names a codeword. What does number 137 *mean*? Can we look at it? And where in a photo does it stand?
+# **The question.** A photo goes in, a small grid of whole numbers comes out, and from those numbers alone a network paints the photo again. Each number names a codeword. What does number 137 *mean*? Can we look at it?
+#
+# **What it adds to the course.** So far the vectors were given. Now a network learns which vectors to make of an image, and another learns to paint from codewords: an autoencoder with a codebook in its middle, a **VQ-VAE**. Notebook 07 puts the residual quantizer into it.
 #
 # **You will be able to**
-# - build the encoder and the decoder of a VQ-VAE, layer by layer, and say what shape comes out of each;
+# - build a VQ-VAE's encoder and decoder, layer by layer, and say what shape comes out of each;
 # - write its loss, and say which of its three terms moves which part of the network;
 # - train it, and judge it on photos that it never saw;
-# - look at a codeword: decoded alone, in its places in a photo, and by what its index tells about a patch;
-# - recognise a collapsed codebook and a lost commitment loss by their pictures and their numbers.
+# - look at a codeword: alone, in its places, and by what its index tells about a patch;
+# - recognise a collapsed codebook and a lost commitment loss.
 #
-# **You need** notebook 02 (straight-through, codebook loss and commitment loss) and 03 (usage, perplexity, EMA, restarts); from PyTorch: convolutions.
+# **You need** notebook 02 (straight-through, both losses) and 03 (usage, perplexity, EMA, restarts); from PyTorch: convolutions.
 #
-# **Time.** It runs in {{run_time}}, most of it training. Reading takes half an hour, the four exercises 25 minutes more.
+# **Time.** It runs in {{run_time}}, most of it training. Reading takes {{reading_time}}, the four exercises 23 minutes more.
 
-# %%
-import copy
-import itertools
-import sys
-
+# %% tags=["measured"]
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
-from rvq_tutorial import VectorQuantizer, check, data, metrics, nearest, plots, straight_through, widgets
+from rvq_tutorial import VectorQuantizer, check, data, measured, metrics, nearest, plots, straight_through, widgets
 from rvq_tutorial.models import VQVAE, Decoder, Encoder, cosine_patterns
 from rvq_tutorial.training import fit
-
-_ = torch.manual_seed(0)  # the same numbers in every run
 
 # %% [markdown]
 # ## The photos
 #
-# We train on **crops** of 64 × 64 pixels, cut from seven photos at random places and scales. Three other photos are **held out**: nothing is fitted on them, and every quality below is measured on them.
+# As in notebook 03 we train on crops of seven photos, here of 64 × 64 pixels, from random places and scales. Three other photos are **held out**: nothing is fitted on them, and every quality below is measured on them. They are cut to whole patches of 8 × 8 pixels.
+
+# %% tags=["measured"]
+crops = data.photo_crops(64, 2048, seed=0)
+held_out = {
+    name: photo[:, : photo.shape[1] // 8 * 8, : photo.shape[2] // 8 * 8]
+    for name, photo in data.photos().held_out.items()
+}
 
 # %%
-photos = data.photos()
-crops = data.photo_crops(64, 2048, seed=0)
-print(f"{len(crops):,} crops of shape {tuple(crops.shape[1:])}; held out: {', '.join(photos.held_out)}")
-plots.photo_row(crops[:7], list(photos.train), caption="One crop from each training photo, 64 × 64 pixels.")
+print(f"{len(crops):,} crops of shape {tuple(crops.shape[1:])}; held out: {', '.join(held_out)}")
 
 # %% [markdown]
 # ## The encoder, layer by layer
 #
-# In notebook 03 an encoder was one matrix, and each patch was encoded by itself. Now a stack of convolutions does it. The first cuts the image into patches of 8 × 8 pixels and takes 64 numbers of each: a convolution whose kernel is as wide as its stride never looks at a pixel twice.
-
-# %%
-from_patches = nn.Conv2d(3, 64, kernel_size=8, stride=8, bias=False)
-features = from_patches(2 * crops[:1] - 1)  # pixels from [0, 1] to [-1, 1]: mid-grey is 0
-print("image", tuple(crops[:1].shape), "→ features", tuple(features.shape))
-assert features.shape == (1, 64, 8, 8)
-
-# %% [markdown]
-# Where should its 64 kernels start? At random they would first have to find out what patches of photos look like. That has been known since 1974: they are described well by the **cosine transform** (Ahmed et al.), the one in JPEG. Its patterns are orthonormal: none contains any of another, so a patch is the sum of all 192, each times one number. We take the coarsest 64.
+# In notebook 03 an encoder was one matrix. Now it is a stack of convolutions. The first cuts the image into patches of 8 × 8 pixels and takes 64 numbers of each, its **features**: a kernel as wide as its stride never looks at a pixel twice.
+#
+# Its 64 kernels start from what has been known since 1974 to describe patches of photos well: the **cosine transform** (Ahmed et al.), which is also in JPEG. Its 192 patterns of 8 × 8 pixels in three colours are **orthonormal**: each has length 1, and none contains any of another. So a patch is the sum of all patterns, each times one number. We take the coarsest 64.
 
 # %%
 patterns = cosine_patterns(channels=3, size=8)[:64]
-assert torch.allclose(patterns.flatten(1) @ patterns.flatten(1).T, torch.eye(64), atol=1e-5)
+from_patches = nn.Conv2d(3, 64, kernel_size=8, stride=8, bias=False)
 from_patches.weight.data = patterns
 
-shown = 0.5 + 2 * patterns
 plots.patch_rows(
-    {f"{row + 1}–{row + 16}": shown[row : row + 16] for row in (0, 16, 32, 48)},
-    caption="The first layer's 64 kernels at the start, coarse to fine: level brightness, slopes, ripples, and among them a few of colour.",
+    {f"{row + 1}–{row + 16}": 0.5 + 2 * patterns[row : row + 16] for row in (0, 16, 32, 48)},
+    caption="From coarse to fine: level brightness first, then slopes and ripples, and among them a few of colour.",
 )
 
+# %% tags=["claim"]
+assert torch.allclose(patterns.flatten(1) @ patterns.flatten(1).T, torch.eye(64), atol=1e-5)
+assert len(cosine_patterns(channels=3, size=8)) == 192
+
 # %% [markdown]
-# Next, **residual blocks**. Each adds to the features what two convolutions make of them and of their neighbours. The 3 × 3 convolution looks at neighbouring patches, the 1 × 1 mixes the 64 features. The last layer starts at zero, so at first a block changes nothing: it can learn only what helps (He et al. 2016 introduced the block).
+# Next come **residual blocks** (He et al. 2016). Each adds to the features what two convolutions make of them. The 3 × 3 convolution looks at neighbouring patches, the 1 × 1 mixes the 64 features. The last layer starts at zero, so at first a block changes nothing: it can learn only what helps.
 
 
 # %%
@@ -88,20 +83,17 @@ class Block(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(64, 64, kernel_size=3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, kernel_size=1)
-        )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        last = nn.Conv2d(64, 64, kernel_size=1)
+        self.layers = nn.Sequential(nn.ReLU(), nn.Conv2d(64, 64, kernel_size=3, padding=1), nn.ReLU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, x):
         return x + self.layers(x)
 
 
-assert torch.equal(Block()(features), features)
-
 # %% [markdown]
-# Last, a 1 × 1 convolution leaves 20 of the 64 features: the **latent** vector that will be quantized. It starts by keeping the first 20 as they are. Here is the whole encoder, shape by shape.
+# Last, a 1 × 1 convolution leaves 20 of the 64 features: the **latent** vector that will be quantized. It starts by keeping the first 20 as they are. Here is the whole encoder, shape by shape. (Pixels go from [0, 1] to [−1, 1], so that mid-grey is 0.)
 
 # %%
 to_latents = nn.Conv2d(64, 20, kernel_size=1, bias=False)
@@ -109,31 +101,16 @@ nn.init.dirac_(to_latents.weight)  # a copy of the first 20
 encoder = nn.Sequential(from_patches, Block(), Block(), Block(), to_latents)
 
 x = 2 * crops[:1] - 1
-print(f"{'image':15}{tuple(x.shape)}")
 for layer in encoder:
     x = layer(x)
-    print(f"→ {type(layer).__name__:13}{tuple(x.shape)}")
-assert x.shape == (1, 20, 8, 8)
+    print(f"→ {type(layer).__name__:10}{tuple(x.shape)}")
 
 # %% [markdown]
-# 12,288 numbers became 1,280. The package's `Encoder` is this stack, with the change of range inside. Same weights in number and shape, and at the start the same latents:
-
-
-# %%
-def shapes(module):
-    """The shapes of a module's weights, in order."""
-    return [tuple(weight.shape) for weight in module.parameters()]
-
-
-theirs = Encoder(dim=20)
-assert shapes(encoder) == shapes(theirs)
-assert torch.allclose(encoder(2 * crops[:16] - 1), theirs(crops[:16]), atol=1e-5)
-print(f"{sum(weight.numel() for weight in theirs.parameters()):,} weights")
-
-# %% [markdown]
+# 12,288 numbers became 1,280, that is 20 for each patch.
+#
 # ## The decoder, in the mirror
 #
-# The decoder runs the other way: from 20 numbers to 64 features, three blocks, and a **transposed convolution** that lays down 64 patterns of 8 × 8 pixels, each times its feature, and adds them up. Its first convolution is 3 × 3, so that it too can look at neighbours. It starts as the inverse of the encoder.
+# The decoder runs the other way: from 20 numbers to 64 features, three blocks, and a **transposed convolution** that lays down 64 patterns of 8 × 8 pixels, each times its feature, and adds them up. Its first convolution is 3 × 3, so that it too can look at neighbours. At first it undoes the encoder, as far as 20 numbers allow.
 
 # %%
 from_latents = nn.Conv2d(20, 64, kernel_size=3, padding=1, bias=False)
@@ -142,49 +119,54 @@ nn.init.dirac_(from_latents.weight)
 to_patches.weight.data = patterns.clone()  # its own copy: encoder and decoder learn apart
 decoder = nn.Sequential(from_latents, Block(), Block(), Block(), to_patches)
 
-x = encoder(2 * crops[:1] - 1)
-print(f"{'latents':20}{tuple(x.shape)}")
-for layer in decoder:
-    x = layer(x)
-    print(f"→ {type(layer).__name__:18}{tuple(x.shape)}")
-assert x.shape == (1, 3, 64, 64)
-
-# %%
-assert shapes(decoder) == shapes(Decoder(dim=20))
-assert torch.allclose((decoder(encoder(2 * crops[:16] - 1)) + 1) / 2, Decoder(dim=20)(theirs(crops[:16])), atol=1e-5)
+y = (decoder(encoder(2 * crops[:16] - 1)) + 1) / 2
+assert torch.allclose(y, Decoder(dim=20)(Encoder(dim=20)(crops[:16])), atol=1e-5)
 
 # %% [markdown]
-# From here on we use the package's two. Already now, untrained and without a quantizer, they give a fair copy: the cosine transform with 20 of 192 numbers kept. It is about what JPEG does before it rounds.
+# As the last line says, the package's `Encoder` and `Decoder` are these two stacks, with the change of range inside. `VQVAE` puts a quantizer between the two; its `bypass` leaves the quantizer out.
+#
+# The quantizer is notebook 02's `VectorQuantizer`, with K = 256 codewords of 20 numbers that start from k-means (notebook 03). `channel_dim=1` says that a vector lies along the second axis.
 
 
-# %%
+# %% tags=["measured"]
+@torch.no_grad()
+def new_model(kmeans_start=True, **settings):
+    """A VQ-VAE with 256 codewords, its network untrained."""
+    model = VQVAE(Encoder(dim=20), VectorQuantizer(20, 256, channel_dim=1, **settings), Decoder(dim=20))
+    if kmeans_start:
+        model.quantizer.fit(model.latents(crops[:128]))
+    return model.eval()
+
+
+@torch.no_grad()
 def mean_psnr(rebuild):
-    """Mean PSNR of a function from photos (1, 3, H, W) to their copies over the held-out photos, in dB."""
-    with torch.no_grad():
-        qualities = [metrics.psnr(rebuild(photo[None]).clamp(0, 1), photo[None]) for photo in photos.held_out.values()]
-    return sum(qualities) / len(qualities)
+    """Mean PSNR, in dB, of a function from a photo (1, 3, H, W) to its copy."""
+    return sum(metrics.psnr(rebuild(photo[None]).clamp(0, 1), photo[None]) for photo in held_out.values()) / 3
 
 
-def new_model(codebook_size=256, **settings):
-    """A VQ-VAE with one codebook, untrained."""
-    quantizer = VectorQuantizer(20, codebook_size, channel_dim=1, **settings)
-    return VQVAE(Encoder(dim=20), quantizer, Decoder(dim=20))
+# %%
+torch.manual_seed(0)
+untrained = new_model()
+print(f"encoder and decoder, untrained:  {mean_psnr(untrained.bypass):.1f} dB")
+print(f"and with the quantizer between:  {mean_psnr(lambda photo: untrained(photo).reconstruction):.1f} dB")
+print(f"indices of a crop {tuple(crops[:1].shape)}:\n{untrained.encode(crops[:1])[0]}")
 
 
-def bypassed(model, photo):
-    """A photo after encoder and decoder alone, without the quantizer."""
-    return model.decoder(model.latents(photo))[..., : photo.shape[2], : photo.shape[3]]
+# %% tags=["claim"]
+def _shapes(module):
+    return [tuple(weight.shape) for weight in module.parameters()]
 
 
-model = new_model()
-untrained = mean_psnr(lambda photo: bypassed(model, photo))
-print(f"encoder and decoder, untrained and unquantized: {untrained:.1f} dB")
-assert abs(untrained - 26.7) < 0.5
+assert _shapes(encoder) == _shapes(Encoder(dim=20)) and _shapes(decoder) == _shapes(Decoder(dim=20))
+assert abs(mean_psnr(untrained.bypass) - 26.7) < 0.5
+assert untrained.encode(crops[:1]).shape == (1, 8, 8) and metrics.bits_per_pixel(256, stride=8) == 1 / 8
 
 # %% [markdown]
+# Without a step of training and without a quantizer the copy is fair: it keeps 20 of the cosine transform's 192 numbers, about what JPEG does before it rounds. With the quantizer an image becomes a grid of indices, one byte for every 8 × 8 pixels. That is 1/8 bit per pixel, 192 times less than the image as it is.
+#
 # ### Exercise 1 · Predict · ★☆☆ · 4 minutes
 #
-# Once trained, the decoder looks at neighbours. Suppose that one index in the middle of a large grid is changed. What is the side, in pixels, of the square that may change in the image? Count: one 3 × 3 convolution, then `num_blocks` blocks with a 3 × 3 and a 1 × 1 convolution each; then every place becomes `stride` × `stride` pixels. We will measure it after training.
+# Once trained, the decoder looks at neighbours. Suppose that one index in the middle of a large grid is changed. What is the side, in pixels, of the square that may change in the image? Count: one 3 × 3 convolution, then `num_blocks` blocks with a 3 × 3 and a 1 × 1 convolution each; then every place becomes `stride` × `stride` pixels. After training it is measured, for doubters.
 
 
 # %% tags=["exercise"]
@@ -203,83 +185,81 @@ def reach(num_blocks, stride):
 check.reach(reach)
 
 # %% [markdown]
-# ## The quantizer between them
-#
-# Between the two stands one `VectorQuantizer` with K = 256 codewords of 20 numbers. `channel_dim=1` says that a vector lies along the second axis. An image becomes a grid of indices, one byte for every 8 × 8 pixels:
-
-# %%
-with torch.no_grad():
-    model.quantizer.fit(model.latents(crops[:128]))  # k-means, as in notebook 03
-    indices = model.encode(crops[:1])
-print(f"image {tuple(crops[:1].shape)} → indices {tuple(indices.shape)}:\n{indices[0]}")
-rate = metrics.bits_per_pixel(256, stride=8)
-print(f"{rate} bits per pixel, {24 / rate:.0f} times less than the image as it is")
-assert indices.shape == (1, 8, 8) and rate == 1 / 8
-
-# %% [markdown]
 # ## The loss, term by term
 #
 # Van den Oord et al. (2017) call the image x, the encoder's output $z_e(x)$ and what replaces it, the codeword $e$, also $z_q(x)$. Their equation 3, with the sign that makes its first term a loss:
 #
 # $$L = -\log p\,(x \mid z_q(x)) \;+\; \lVert \mathrm{sg}[z_e(x)] - e \rVert^2 \;+\; \beta\, \lVert z_e(x) - \mathrm{sg}[e] \rVert^2$$
 #
-# **Reconstruction.** For pixels with Gaussian noise of a fixed size, the negative log-likelihood is the squared error, times and plus constants. We take its mean, divided by the variance of all training pixels: 1 means no better than one grey everywhere.
+# **Reconstruction.** How unlikely is the image, given what the decoder paints? Say that each pixel is what is painted plus Gaussian noise of a fixed size. Minus the logarithm of a Gaussian is the squared error, up to constants. We take its mean, divided by the variance of all training pixels: 1 means no better than one grey everywhere.
 #
-# **Codebook.** It pulls each chosen codeword to the encoder's outputs. `sg`, in code `detach`, holds the encoder still meanwhile.
-#
-# **Commitment.** The same distance with the roles exchanged: it pulls the encoder's outputs to their codewords. β is usually 0.25.
+# **Codebook** and **commitment** are the two losses of notebook 02. One pulls each chosen codeword to the encoder's outputs, the other the encoder's outputs to their codewords, weighed by β, usually 0.25. `sg` (stop-gradient), in code `detach`, holds the other side still meanwhile.
+
+# %% tags=["measured"]
+variance = crops.var()
+
+
+def pixel_loss(reconstruction, images):
+    """Mean squared error in units of the training pixels' variance."""
+    return F.mse_loss(reconstruction, images) / variance
+
 
 # %%
-variance = crops.var()
-learner = new_model(codebook_update="gradient")  # so that the codebook has a gradient to look at
-learner.quantizer.load_state_dict(model.quantizer.state_dict())
+torch.manual_seed(0)
+learner = new_model(codebook_update="gradient")  # the codewords are weights, which the codebook loss moves
 images, codebook = crops[:16], learner.quantizer.codebook
-
 z_e = learner.encoder(images)
 z_q = codebook[nearest(z_e.movedim(1, -1), codebook)].movedim(-1, 1)
-reconstruction = learner.decoder(straight_through(z_e, z_q))
 
 terms = {
-    "reconstruction": F.mse_loss(reconstruction, images) / variance,
+    "reconstruction": pixel_loss(learner.decoder(straight_through(z_e, z_q)), images),
     "codebook": F.mse_loss(z_q, z_e.detach()),
     "commitment": F.mse_loss(z_e, z_q.detach()),
 }
 print({name: round(term.item(), 3) for name, term in terms.items()})
 
+output = learner(images)  # the package's loss is the same
+by_hand = terms["reconstruction"] + terms["codebook"] + 0.25 * terms["commitment"]
+assert torch.allclose(by_hand, pixel_loss(output.reconstruction, images) + output.loss, rtol=1e-4)
+
 # %% [markdown]
-# Codebook loss and commitment loss have the same value; their gradients go to different places. Which term moves which part? We ask autograd for the length of every gradient:
+# Codebook loss and commitment loss have the same value; their gradients go to different places:
 
 # %%
-parts = {"encoder": learner.encoder, "codebook": learner.quantizer, "decoder": learner.decoder}
-reached = {}
-print(" " * 15 + "".join(f"{part:>10}" for part in parts))
-for name, term in terms.items():
-    for part, module in parts.items():
-        found = torch.autograd.grad(term, list(module.parameters()), retain_graph=True, allow_unused=True)
-        reached[name, part] = sum(g.square().sum().item() for g in found if g is not None) ** 0.5
-    print(f"{name:15}" + "".join(f"{reached[name, part]:10.3f}" for part in parts))
+plots.loss_graph()
 
-moved = {key for key, length in reached.items() if length > 0}
-assert moved == {
-    *itertools.product(["reconstruction"], ["encoder", "decoder"]),
+# %% [markdown]
+# The reconstruction moves the decoder and, straight through the lookup, the encoder, but never the codebook. Each of the other two terms moves one thing. From here on the codewords follow by EMA (notebook 03), and the codebook loss drops out, as in the paper's appendix A.1.
+
+# %% [markdown] tags=["doubters"]
+# ### Which term moves which part, asked of autograd
+#
+# The length of every gradient, for each term and each part; where there is none, 0.
+
+# %% tags=["doubters"]
+parts = {"encoder": learner.encoder, "codebook": learner.quantizer, "decoder": learner.decoder}
+print(" " * 15 + "".join(f"{part:>10}" for part in parts))
+reached = {}
+for term in terms:
+    for part, module in parts.items():
+        weights = list(module.parameters())
+        found = torch.autograd.grad(terms[term], weights, retain_graph=True, allow_unused=True, materialize_grads=True)
+        reached[term, part] = sum(gradient.square().sum().item() for gradient in found) ** 0.5
+    print(f"{term:15}" + "".join(f"{reached[term, part]:10.3f}" for part in parts))
+
+# %% tags=["claim"]
+_moved = {key for key, _length in reached.items() if _length > 0}
+assert _moved == {
+    ("reconstruction", "encoder"),
+    ("reconstruction", "decoder"),
     ("codebook", "codebook"),
     ("commitment", "encoder"),
 }
 
 # %% [markdown]
-# The reconstruction moves decoder and encoder, the latter straight through the lookup, and never the codebook. Each of the other terms moves one thing. And the package's model, on the same images, has the same loss:
-
-# %%
-by_hand = terms["reconstruction"] + terms["codebook"] + 0.25 * terms["commitment"]
-output = learner.eval()(images)
-assert torch.allclose(by_hand, F.mse_loss(output.reconstruction, images) / variance + output.loss, rtol=1e-4)
-
-# %% [markdown]
-# From here on the codewords follow by EMA (notebook 03), and the codebook loss drops out, as in the paper's appendix A.1.
-#
 # ### What is wrong here? · A sum among means
 #
-# This loss has β = 0.25, and all its detaches are right. Notebook 02 met it in a library. What happens to the balance when the crops grow from 32 to 128 pixels?
+# This loss has β = 0.25, and all its detaches are right. What happens to the balance of its terms when the crops grow from 32 to 128 pixels?
 
 
 # %%
@@ -289,21 +269,8 @@ def lopsided_loss(images, reconstruction, z_e, z_q, beta=0.25):
     return rebuilt + F.mse_loss(z_q, z_e.detach()) + beta * F.mse_loss(z_e, z_q.detach())
 
 
-# %%
-ratios = {}
-for size in (32, 64, 128):
-    views = data.photo_crops(size, 16, seed=1)
-    with torch.no_grad():
-        z_e, output = model.latents(views), model.eval()(views)
-        z_q = model.quantizer.decode(output.indices)
-        rebuilt = lopsided_loss(views, output.reconstruction, z_e, z_e)  # the other terms are zero
-        commitment = 0.25 * F.mse_loss(z_e, z_q)
-    ratios[size] = (rebuilt / commitment).item()
-    print(f"crops of {size:3}: the reconstruction weighs {ratios[size]:8,.0f} times as much as the commitment")
-assert ratios[32] > 100 and 8 < ratios[128] / ratios[32] < 32
-
 # %% [markdown]
-# Sixteen times the pixels, sixteen times the weight. Adam doesn't mind a large loss, it divides by the gradient's size, but the *balance* is gone: the commitment loss is a whisper, as if β were near 0. Such a model trains, and its loss falls. At the end of this notebook we see what it looks like.
+# The first term is a sum over the pixels of an image, and the others are means. Sixteen times the pixels give it sixteen times the weight. On crops of 64 pixels it weighs thousands of times as much as the commitment loss, which then counts as little as with β near 0. Such a model trains, and its loss falls. We will see what it looks like.
 #
 # ### Exercise 2 · Repair · ★★☆ · 6 minutes
 #
@@ -327,141 +294,140 @@ def balanced_loss(images, reconstruction, z_e, z_q, variance, beta):
 # %%
 check.balanced_loss(balanced_loss)
 
+# %% tags=["claim"]
+_ratios = {}
+for _size in (32, 64, 128):
+    _views = data.photo_crops(_size, 16, seed=1)
+    with torch.no_grad():
+        _z_e, _output = untrained.latents(_views), untrained(_views)
+        _z_q = untrained.quantizer.decode(_output.indices)
+        _rebuilt = lopsided_loss(_views, _output.reconstruction, _z_e, _z_e)  # the other terms are zero
+        _ratios[_size] = (_rebuilt / (0.25 * F.mse_loss(_z_e, _z_q))).item()
+print(_ratios)
+assert _ratios[64] > 1000 and 8 < _ratios[128] / _ratios[32] < 32
+
 # %% [markdown]
 # ## Training
 #
-# The loop is the one of every network. We will want it again for experiments, so it takes the model and how to measure the reconstruction.
+# The loop is that of every network. For the experiments below it takes the model and the reconstruction loss.
 
 
-# %%
-def pixel_loss(reconstruction, images):
-    """Mean squared error in units of the training pixels' variance."""
-    return F.mse_loss(reconstruction, images) / variance
-
-
-def learn(model, reconstruction_loss=pixel_loss, steps=100, seed=0):
+# %% tags=["measured"]
+def learn(model, reconstruction_loss=pixel_loss, steps=100, seed=0, on_step=lambda step: None):
     """Train a model on random batches of 16 crops -> the model, in eval mode."""
     torch.manual_seed(seed)
-    optimizer = torch.optim.Adam(model.train().parameters(), lr=2e-3)
-    for _ in range(steps):
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for step in range(1, steps + 1):
         images = crops[torch.randint(len(crops), (16,))]
-        output = model(images)
+        output = model.train()(images)
         loss = reconstruction_loss(output.reconstruction, images) + output.loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        on_step(step)
     return model.eval()
 
 
 # %% [markdown]
-# The package's `fit` is this loop with five things that make life easier: the k-means start, a learning rate that rises and then falls, a progress bar, a history, and you may interrupt it. Its loss is ours, as one step on the same batch shows:
+# The package's `fit` is this loop with a k-means start, a learning rate that rises and then falls, a progress bar, a history, and leave to interrupt it. With `fit` we train the model that we will take apart.
 
 # %%
 torch.manual_seed(0)
-single = new_model()
-history = fit(single, crops, steps=1, seed=0, device="cpu")  # a GPU would draw another batch
+model = new_model()
+with widgets.live_curve("psnr", ylabel="PSNR of the batch, dB", smooth=30) as draw:
+    history = fit(model, crops, steps=300, seed=0, on_step=draw)
 
-torch.manual_seed(0)
-again = new_model()
-torch.manual_seed(0)
+# %%
+here = ..., slice(56, 216), slice(144, 304)  # a square of 160 × 160 pixels, to look at closely
 with torch.no_grad():
-    again.quantizer.fit(again.latents(crops[torch.randint(len(crops), (128,))]))
-    images = crops[torch.randint(len(crops), (16,))]
-    output = again.train()(images)
-    by_hand = pixel_loss(output.reconstruction, images) + output.loss
-print(f"loss of fit's first step: {history['loss'][0]:.4f}, by hand: {by_hand:.4f}")
-assert abs(history["loss"][0] - by_hand) < 1e-3
+    rebuilt = {name: model(photo[None]).reconstruction[0].clamp(0, 1) for name, photo in held_out.items()}
 
-# %% [markdown]
-# Now the model that we will take apart. Before, we note its quality, and how visible the seams between patches are: how much larger a step from pixel to pixel is across a border than within a patch. (In the photos themselves it is the same.)
-
+plots.photo_row(
+    torch.stack([photo[here] for photo in [*held_out.values(), *rebuilt.values()]]),
+    [*held_out, *(f"rebuilt, {metrics.psnr(rebuilt[name], photo):.1f} dB" for name, photo in held_out.items())],
+    caption="Above, 24 bits per pixel; below, 0.125. The edges follow the patches of 8 × 8 pixels, and the fur is gone.",
+)
 
 # %%
+limit = mean_psnr(model.bypass)
+print(f"before training {mean_psnr(lambda photo: untrained(photo).reconstruction):.2f} dB")
+print(
+    f"after training  {mean_psnr(lambda photo: model(photo).reconstruction):.2f} dB, without quantizer {limit:.2f} dB"
+)
+
+
+# %% tags=["claim"]
 @torch.no_grad()
-def seams(rebuild):
+def _seams(rebuild):
     """Step across patch borders over step within patches, mean over the held-out photos; 1 means no seams."""
     ratios = []
-    for photo in photos.held_out.values():
+    for photo in held_out.values():
         steps = rebuild(photo[None])[0].diff(dim=2).abs().mean((0, 1))
         border = torch.arange(len(steps)) % 8 == 7
         ratios.append(steps[border].mean() / steps[~border].mean())
     return (sum(ratios) / len(ratios)).item()
 
 
-def by_model(photo):
-    """A batch of photos after the round trip through their indices."""
-    return model(photo).reconstruction
-
-
-at_start, seams_at_start = mean_psnr(by_model), seams(by_model)
-assert abs(seams(lambda photo: photo) - 1) < 0.05
-
-# %%
-with widgets.live_curve("psnr", ylabel="PSNR of the batch, dB", smooth=30) as draw:
-    history = fit(model, crops, steps=300, seed=0, on_step=draw)
+_at_start = mean_psnr(lambda photo: untrained(photo).reconstruction)
+_trained = mean_psnr(lambda photo: model(photo).reconstruction)
+_before, _after = (_seams(lambda photo, m=m: m(photo).reconstruction) for m in (untrained, model))
+print(
+    f"{_at_start:.2f} dB, {_trained:.2f} dB; seams {_before:.2f}, {_after:.2f}, in the photos {_seams(lambda p: p):.2f}"
+)
+assert abs(_trained - 22.8) < 0.5 and 0.5 < _trained - _at_start < 1.7 and 3.2 < limit - _trained < 4.5
+assert _after < 3 and _before > 5 and abs(_seams(lambda photo: photo) - 1) < 0.05
 
 # %% [markdown]
-# ## Photos it has never seen
+# Be sober about it. Cosine patterns and k-means alone, without a single step of training, come within little more than one decibel. What training adds shows most at the seams between patches. In a photo a step from pixel to pixel is as large across such a border as within a patch. In what is painted it was more than five times as large before training, and less than three times afterwards: the decoder has learned to look at neighbours. And nearly four decibels separate the result from the same network without a quantizer: 256 kinds of patch are few. Notebook 07 does something about that.
+
+# %% [markdown] tags=["doubters"]
+# ### `fit` minimizes the same loss
 #
-# Every photo goes through its indices: 1/8 bit per pixel, 192 times less than the photo as it is.
+# One step of `fit`, and the same step by hand: its k-means start on 128 random crops, its batch, its loss.
 
+# %% tags=["doubters"]
+torch.manual_seed(0)
+single = VQVAE(Encoder(dim=20), VectorQuantizer(20, 256, channel_dim=1), Decoder(dim=20))
+first = fit(single, crops, steps=1, seed=0, device="cpu")["loss"][0]  # a GPU would draw another batch
 
-# %%
-def part(photo):
-    """A square of 224 pixels from the middle of a photo (3, H, W), to look at closely."""
-    top, left = ((side - 224) // 2 for side in photo.shape[1:])
-    return photo[:, top : top + 224, left : left + 224]
-
-
-@torch.no_grad()
-def rebuilt(photo, model=model):
-    """A photo (3, H, W) after the round trip through its indices."""
-    return model(photo[None]).reconstruction[0].clamp(0, 1)
-
-
-held_out = list(photos.held_out.values())
-views = [part(photo) for photo in held_out] + [part(rebuilt(photo)) for photo in held_out]
-titles = list(photos.held_out) + [f"rebuilt, {metrics.psnr(rebuilt(photo), photo):.1f} dB" for photo in held_out]
-plots.photo_row(
-    torch.stack(views),
-    titles,
-    caption="Above, the middle of each held-out photo, 24 bits per pixel; below, what its indices give back, 0.125 bits per pixel.",
-)
-
-# %%
-trained, seams_trained = mean_psnr(by_model), seams(by_model)
-limit = mean_psnr(lambda photo: bypassed(model, photo))
-print(f"before training {at_start:.2f} dB, after {trained:.2f} dB; without the quantizer {limit:.2f} dB")
-print(f"seams: {seams_at_start:.1f} before training, {seams_trained:.1f} after")
-assert (
-    seams_trained < 0.5 * seams_at_start
-    and abs(trained - 22.8) < 0.5
-    and trained > at_start + 0.5
-    and limit > trained + 3
-)
+torch.manual_seed(0)
+again = VQVAE(Encoder(dim=20), VectorQuantizer(20, 256, channel_dim=1), Decoder(dim=20))
+torch.manual_seed(0)
+with torch.no_grad():
+    again.quantizer.fit(again.latents(crops[torch.randint(len(crops), (128,))]))
+    batch = crops[torch.randint(len(crops), (16,))]
+    result = again.train()(batch)
+    print(
+        f"loss of fit's first step: {first:.4f}, by hand: {pixel_loss(result.reconstruction, batch) + result.loss:.4f}"
+    )
+assert abs(first - (pixel_loss(result.reconstruction, batch) + result.loss)) < 1e-3
 
 # %% [markdown]
-# Be sober about it. Cosine patterns and k-means alone, without a single step of training, come within little more than one decibel. What training adds shows most at the seams, which are less than half as strong: the decoder has learned to look at neighbours. And nearly four decibels separate this from the same network without a quantizer: 256 kinds of patch are few. Notebook 07 does something about that.
-#
 # ## How many codewords are in use?
 #
-# Count over **all** patches of the three held-out photos.
+# We count over **all** patches of the three held-out photos.
+
+
+# %% tags=["measured"]
+@torch.no_grad()
+def indices_of(model):
+    """The index of every held-out patch, photo after photo, row by row: (N,)."""
+    return torch.cat([model.encode(photo[None]).flatten() for photo in held_out.values()])
+
 
 # %%
-with torch.no_grad():
-    grids = {name: model.encode(photo[None])[0] for name, photo in photos.held_out.items()}
-    training_indices = model.encode(crops[:512]).flatten()
-indices = torch.cat([grid.flatten() for grid in grids.values()])
+indices = indices_of(model)
 counts = torch.bincount(indices, minlength=256)
+print(
+    f"{len(indices):,} patches: usage {metrics.usage(indices, 256):.0%}, perplexity {metrics.perplexity(indices, 256):.0f}"
+)
 
-usage, perplexity = metrics.usage(indices, 256), metrics.perplexity(indices, 256)
-print(f"{len(indices):,} patches: usage {usage:.0%}, perplexity {perplexity:.0f}")
-print(f"on the training crops: perplexity {metrics.perplexity(training_indices, 256):.0f}")
-assert usage > 0.8 and 60 < perplexity < 120 < metrics.perplexity(training_indices, 256)
-plots.code_usage(counts, title="Held-out photos")
+# %% tags=["claim"]
+_perplexity = metrics.perplexity(indices, 256)
+assert metrics.usage(indices, 256) > 0.8 and 60 < _perplexity < 120
 
 # %% [markdown]
-# No collapse: nearly every codeword occurs in photos that had no say in choosing them. The use is uneven, though. Photos hold much sky and wall, and few eyes.
+# No collapse: most codewords occur in photos that had no say in choosing them. The use is uneven, though. Photos hold much sky and wall, and few eyes.
 #
 # ## What does a codeword look like?
 #
@@ -487,171 +453,233 @@ def alone(model, codebook_size):
 # %%
 check.alone(alone)
 
-# %% [markdown]
-# Here they are, all 256, those that the held-out photos use most first.
-
 # %%
 with torch.no_grad():
     pictures = model.decode(torch.arange(256).view(256, 1, 1)).clamp(0, 1)
-most_used = counts.argsort(descending=True)
+by_use = counts.argsort(descending=True)
 plots.patch_rows(
-    {f"{row + 1}–{row + 16}": pictures[most_used[row : row + 16]] for row in range(0, 256, 16)},
-    caption="All 256 codewords, each decoded alone, most used first: plain tints, then slopes, edges and corners of every direction.",
+    {f"{row + 1}–{row + 16}": pictures[by_use[row : row + 16]] for row in range(0, 256, 16)},
+    caption="All 256 codewords, each decoded alone, most used first: plain tints, then slopes, edges and corners.",
 )
 
 # %% [markdown]
 # They look like patches of photos, but for rims that fade to grey: around a single index there is nothing, and the decoder takes nothing for grey.
 #
-# Is a codeword the mean of the patches that choose it? To find out we cut the held-out photos into their patches, in the order of their indices. (Where a photo isn't a multiple of 8 pixels, the encoder filled up the last patches; we leave those out.) Then we take the mean of all patches with the same index.
+# Is a codeword the mean of the patches that choose it? We take the mean of all held-out patches with the same index.
 
-
-# %%
-def patches(image):
-    """Cut an image (B, 3, H, W) into its whole patches, row by row: (N, 3, 8, 8)."""
-    image = image[..., : image.shape[2] // 8 * 8, : image.shape[3] // 8 * 8]
-    cut = image.unfold(2, 8, 8).unfold(3, 8, 8)  # (B, 3, h, w, 8, 8)
-    return cut.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-
-
-def whole(grid, photo):
-    """The part of a grid of indices (h, w) that belongs to whole patches, flat."""
-    return grid[: photo.shape[1] // 8, : photo.shape[2] // 8].flatten()
+# %% tags=["measured"]
+seen = torch.cat([data.patches(photo[None], 8) for photo in held_out.values()])  # (N, 3, 8, 8)
 
 
 def mean_by_index(values, indices):
-    """Mean of the values (N, ...) that have each index: (256, ...); zeros where there are none."""
-    sums = values.new_zeros(256, *values.shape[1:]).index_add(0, indices, values)
-    sizes = torch.bincount(indices, minlength=256).clamp(min=1)
-    return sums / sizes.view(-1, *[1] * (values.ndim - 1))
+    """Mean of the values (N, D) that have each index: (256, D); zeros where there are none."""
+    sums = torch.zeros(256, values.shape[1]).index_add(0, indices, values)
+    return sums / torch.bincount(indices, minlength=256).clamp(min=1)[:, None]
 
-
-# %%
-seen = torch.cat([patches(photo[None]) for photo in photos.held_out.values()])
-index_of = torch.cat([whole(grids[name], photo) for name, photo in photos.held_out.items()])
-means = mean_by_index(seen, index_of)
-print(f"{len(seen):,} held-out patches and their indices")
-assert len(seen) == len(index_of)
 
 # %% [markdown]
-# Below, every eighth of the 128 most used codewords, in three rows. First decoded alone. Then in the middle of a grid of 9 × 9 times the same index, so that it stands among its like and there is no grey nearby. Last, the mean of the held-out patches that have its index.
+# Below are 16 codewords in three rows: decoded alone; in the middle of a grid of 9 × 9 times the same index, so that each stands among its like and there is no grey nearby; and the mean of the patches that have its index.
 
 # %%
 with torch.no_grad():
     among = model.decode(torch.arange(256).view(256, 1, 1).expand(256, 9, 9))[..., 32:40, 32:40].clamp(0, 1)
-some = most_used[:128:8]
+means = mean_by_index(seen.flatten(1), indices).view(256, 3, 8, 8)
+some = by_use[:128:8]
 plots.patch_rows(
     {"alone": pictures[some], "among its like": among[some], "mean of patches": means[some]},
-    caption="16 codewords as the decoder draws them, and the means of the held-out patches that chose them.",
+    caption="What the decoder draws for a codeword, and below it the mean of what it stands for in photos it never saw.",
 )
 
-
-# %%
-def explained(values, guess):
-    """Share of the variance of values (N, ...) that a guess (N, ...) of them explains: 1 if it is exact."""
-    return 1 - ((values - guess).square().sum() / (values - values.mean(0)).square().sum()).item()
-
-
-shares = [explained(means[index_of], drawn[index_of]) for drawn in (pictures, among)]
-print(f"of what distinguishes those means, codewords explain {shares[0]:.0%} alone, {shares[1]:.0%} among their like")
-assert 0.85 < shares[0] < shares[1] and shares[1] > 0.95
+# %% tags=["claim"]
+_shares = [metrics.explained_variance(means[indices], drawn[indices]) for drawn in (pictures, among)]
+assert 0.85 < _shares[0] < _shares[1] and _shares[1] > 0.95
 
 # %% [markdown]
-# **A codeword means: patches like these.** It is a typical patch, up to details, and the decoder knows how to draw it.
+# **A codeword means: patches like these.** It is a typical patch, and the decoder knows how to draw it. Of what distinguishes the means from each other, the codewords among their like explain more than 95 %.
 #
-# ### Words in a sentence
+# ### What the neighbours add
 #
-# The rims gave it away: that isn't the whole meaning. The decoder sees the neighbours, and draws the same codeword a little differently beside others. How far does one index reach? We change the middle one in a grid of 21 × 21 and look at which pixels move.
+# The grey rims show that the decoder looks at neighbours. How much of a painted patch is known from its own index, and how much comes from around it?
 
 # %%
-grid = most_used[0].repeat(1, 21, 21)
-changed = grid.clone()
-changed[0, 10, 10] = most_used[1]
-painter = copy.deepcopy(model.decoder).double()  # or the faintest changes would drown in rounding
+painted = torch.cat([data.patches(photo[None], 8) for photo in rebuilt.values()])
+own = metrics.explained_variance(painted.flatten(1), mean_by_index(painted.flatten(1), indices)[indices])
+print(f"a patch's own index explains {own:.1%} of what is painted there")
+
+# %% [markdown]
+# Very little comes from around it: the picture of a codeword is nearly all of its meaning, and the neighbours smooth its rims.
+
+# %% [markdown] tags=["doubters"]
+# ### How far one index reaches
+#
+# We change the middle index in a grid of 21 × 21, and look at which pixels move: 72 × 72 of them, as exercise 1 says. But nearly all of the change lies in the patch and its eight neighbours. (The decoder runs in double precision, or the faintest changes would drown in rounding.)
+
+# %% tags=["doubters"]
+grids = by_use[0].repeat(2, 21, 21)
+grids[1, 10, 10] = by_use[1]
+painter = Decoder(dim=20).double()
+painter.load_state_dict(model.decoder.state_dict())
 with torch.no_grad():
-    before, after = (painter(model.quantizer.decode(indices).double()) for indices in (grid, changed))
-difference = (before - after).abs().sum(1)[0]
+    before, after = painter(model.quantizer.decode(grids).double())
+moved = (after - before).abs().sum(0)
+print(f"{(moved.sum(1) > 1e-9).sum()} × {(moved.sum(0) > 1e-9).sum()} pixels changed")
+print(f"{moved[72:96, 72:96].sum() / moved.sum():.0%} of the change lies in the patch and its eight neighbours")
 
-# %%
-rows, columns = (difference > 1e-9).nonzero().T
-height, width = (rows.max() - rows.min() + 1).item(), (columns.max() - columns.min() + 1).item()
-near = (difference[72:96, 72:96].sum() / difference.sum()).item()
-print(f"{height} × {width} pixels changed; {near:.0%} of the change lies within the patch and its eight neighbours")
-assert height == width == 72 and near > 0.85
-
-# %% [markdown]
-# That is the 72 of exercise 1: so far an index *can* reach. What arrives at the rim is next to nothing; most of the influence stays near home. Over the held-out photos we can put a number on it: how much of what the decoder paints in a patch is known from the patch's own index?
-
-# %%
-painted = torch.cat([patches(rebuilt(photo)[None]) for photo in photos.held_out.values()])
-own = explained(painted, mean_by_index(painted, index_of)[index_of])
-print(f"a patch's own index explains {own:.1%} of what is painted there, its neighbours the rest")
+# %% tags=["claim"]
 assert 0.95 < own < 0.999
+assert (moved.sum(1) > 1e-9).sum() == (moved.sum(0) > 1e-9).sum() == 72
+assert moved[72:96, 72:96].sum() / moved.sum() > 0.85
 
 # %% [markdown]
 # ## Where does it stand?
 #
-# Now the other way: pick a codeword, and see where in a photo it occurs. The slider goes through the cat's codewords by rank, from the most used to rare ones.
+# Pick a codeword, and see where in a photo it occurs. The slider goes through the cat's codewords by rank, from the most used to rare ones.
 
 # %%
-cat = photos.held_out["chelsea"]
-by_rank = torch.bincount(grids["chelsea"].flatten(), minlength=256).argsort(descending=True)
+cat = held_out["chelsea"]
+with torch.no_grad():
+    grid = model.encode(cat[None])[0]
+by_rank = torch.bincount(grid.flatten(), minlength=256).argsort(descending=True).tolist()
 
 
 def places(rank):
     """The codeword of that rank in the cat's photo: its picture and its places."""
-    index = by_rank[rank - 1].item()
-    return plots.codeword_places(cat, grids["chelsea"], index, pictures[index])
+    return plots.codeword_places(cat, grid, by_rank[rank - 1], pictures[by_rank[rank - 1]])
 
 
 widgets.explore(places, rank=[1, 2, 3, 5, 10, 20, 40, 80])
 
 # %% [markdown]
-# A codeword knows nothing of cats. It stands wherever a patch looks so, on fur, wall or eye. And the numbers themselves mean nothing: 17 is no closer to 18 than to 200. Shuffle the codebook's rows, rename the indices to match, and every photo stays the same:
+# A codeword knows nothing of cats. It stands wherever a patch looks so, on fur, wall or eye. And the numbers themselves mean nothing: 17 is no closer to 18 than to 200. Shuffle the codebook's rows, rename the indices to match, and every photo stays the same. So never average indices, and never resize a grid of them as if it were an image.
 
-# %%
-shuffled = torch.randperm(256)
-renamed = shuffled.argsort()  # where each codeword went
-vectors = model.quantizer.codebook[shuffled][renamed[grids["chelsea"]]]
-assert torch.equal(vectors, model.quantizer.codebook[grids["chelsea"]])
-
-neighbours = (pictures[1:] - pictures[:-1]).square().mean().sqrt()
-strangers = (pictures[torch.randperm(256)] - pictures).square().mean().sqrt()
-print(f"two pictures differ by {neighbours:.3f} (rms) for neighbouring numbers, by {strangers:.3f} for any two")
-assert abs(neighbours / strangers - 1) < 0.2
+# %% tags=["claim"]
+_shuffled = torch.randperm(256, generator=torch.Generator().manual_seed(0))
+_renamed = _shuffled.argsort()  # where each codeword went
+assert torch.equal(model.quantizer.codebook[_shuffled][_renamed[grid]], model.quantizer.codebook[grid])
+_neighbours = (pictures[1:] - pictures[:-1]).square().mean().sqrt()
+_strangers = (pictures[_shuffled] - pictures).square().mean().sqrt()
+assert abs(_neighbours / _strangers - 1) < 0.2
 
 # %% [markdown]
-# So never average indices, and never resize a grid of them as if it were an image. (k-means, like the cosine patterns, knows no order among its results.)
-#
 # ## What does an index tell?
 #
-# If you know only a patch's index, what do you know of the patch? Take a property, such as its brightness. On the *training* crops we note its mean for each index; on the *held-out* photos we guess by that table. The share of variance explained says how much the index told.
+# If you know only a patch's index, what do you know of the patch? `patch_properties` gives five numbers of each patch, such as its brightness. For each index we note their means on every other held-out patch; on the rest we guess by that table. The share of the variance that the guess explains says how much the index told.
+
+
+# %% tags=["measured"]
+def told(model):
+    """Share of each property's variance that the index explains: noted on every other patch, tried on the rest."""
+    indices, noted = indices_of(model), torch.arange(len(seen)) % 2 == 0
+    shares = {}
+    for name, values in metrics.patch_properties(seen).items():
+        table = mean_by_index(values[noted], indices[noted])
+        shares[name] = metrics.explained_variance(values[~noted], table[indices[~noted]])
+    return shares
 
 
 # %%
-def properties(patches):
-    """Five numbers that describe each patch (N, 3, 8, 8), each of shape (N,)."""
-    grey = patches.mean(1)
-    left, right, top, bottom = grey[..., :4], grey[..., 4:], grey[:, :4], grey[:, 4:]
-    return {
-        "brightness": grey.mean((1, 2)),
-        "warmth: red − blue": (patches[:, 0] - patches[:, 2]).mean((1, 2)),
-        "slope: right − left": (right - left).mean((1, 2)),
-        "slope: bottom − top": (bottom - top).mean((1, 2)),
-        "texture: pixel to pixel": grey.diff(dim=1).abs().mean((1, 2)) + grey.diff(dim=2).abs().mean((1, 2)),
-    }
+plots.bars(told(model), label="share of the variance that the index explains")
 
-
-noted, truth = properties(patches(crops[:512])), properties(seen)
-told = {name: explained(truth[name], mean_by_index(noted[name], training_indices)[index_of]) for name in truth}
-plots.bars(told, label="share of the held-out variance that the index explains")
-
-# %%
-brightness, warmth, across, down, texture = told.values()
-assert brightness > 0.95 and warmth > 0.7 and min(across, down) > 0.4 and max(across, down) < 0.8 and texture < 0.4
+# %% tags=["claim"]
+_brightness, _warmth, _across, _down, _texture = told(model).values()
+print(_brightness, _warmth, _across, _down, _texture)
+assert _brightness > 0.95 and 0.85 < _warmth < 0.95 and min(_across, _down, _texture) > 0.4
+assert max(_across, _down) < 0.75 and _texture < 0.55
+_crops, _there = data.patches(crops[:512], 8), model.encode(crops[:512]).flatten()
+for _name, _low, _high in (("brightness", 0.9, 1), ("texture: pixel to pixel", 0, 0.3)):
+    _values = metrics.patch_properties(seen)[_name]
+    _noted = mean_by_index(metrics.patch_properties(_crops)[_name], _there)
+    _share = metrics.explained_variance(_values, _noted[indices])
+    print(_name, _share)
+    assert _low < _share < _high
 
 # %% [markdown]
-# The index tells how bright a patch is, almost exactly; its colour well; in which direction it brightens, roughly; and next to nothing about its texture. This is no law of nature. The loss is a squared error over pixels, photos differ most in brightness, so that is where 256 words are spent. **A codeword means what the loss pays for.**
+# The index tells how bright a patch is, almost exactly, and how warm its colour is, nearly as well. Of the direction in which the patch brightens, and of its texture, it tells about half. (The table matters. Noted on the training crops, it tells brightness as well, but less than a third of texture: how rough the patches of one index are depends on the photos.)
 #
+# ## Would another loss give other words?
+#
+# It is tempting to say: a codeword means what the loss pays for. Photos differ most in brightness, a squared error over pixels pays for that, so that is where 256 words are spent. But nothing so far shows that the *loss* has done it. We need a second loss. This one pays for **detail** alone: it takes the mean colour of each patch off, before it compares image and reconstruction. What will the index tell then?
+
+
+# %% tags=["measured"]
+def detail(images):
+    """What is left of images (B, 3, H, W) when the mean colour of each patch is taken off."""
+    return images - F.interpolate(F.avg_pool2d(images, 8), scale_factor=8)
+
+
+detail_variance = detail(crops).var()
+
+
+def detail_loss(reconstruction, images):
+    """Mean squared error of the detail, in units of its variance."""
+    return F.mse_loss(detail(reconstruction), detail(images)) / detail_variance
+
+
+# %%
+meaning = measured.read("meaning")
+print(meaning)
+plots.over_steps(
+    meaning.settings["checkpoints"],
+    {
+        name.replace(": ", ":\n"): {loss: list(of[name].values()) for loss, of in meaning.results.items()}
+        for name in meaning.results["pixels"]
+    },
+    ylabel="share explained",
+    limits=(0, 1),
+)
+
+
+# %% tags=["claim"]
+def _told_at(loss, name, step):
+    """The share explained at a step, one number a seed."""
+    at = meaning.settings["checkpoints"].index(step)
+    return torch.tensor([of[at] for of in meaning.results[loss][name].values()])
+
+
+_names = list(meaning.results["pixels"])
+for _name in _names:
+    for _step in (300, 600):
+        assert (_told_at("pixels", _name, _step) - _told_at("pixels", _name, 0)).mean().abs() < 0.06, _name
+for _step in (100, 300, 600):
+    _less = [_told_at("pixels", name, _step) - _told_at("detail", name, _step) for name in _names]
+    assert (_less[0] > 0.03).all() and (_less[1] > 0.05).all(), _step
+    assert (_less[2] < -0.05).all() and (_less[3] < -0.08).all(), _step
+assert 0.6 < _told_at("detail", _names[1], 600).mean() < 0.7 and 0.7 < _told_at("detail", _names[2], 600).mean() < 0.78
+assert 0.85 < _told_at("detail", _names[0], 600).mean() < 0.9
+assert (_told_at("detail", _names[4], 600) - _told_at("pixels", _names[4], 600)).mean().abs() < 0.03
+
+# %% [markdown]
+# **The loss over pixels changes little.** At step 0, before any training, the index tells nearly the same. Orthonormal patterns keep distances: k-means on the untrained latents is k-means on the pixels' coarse content, and that is what a squared error over pixels asks for anyway.
+#
+# **The loss on detail moves words**, for every seed. Of the slopes, which it pays for, the index tells about three quarters. Of warmth, which it doesn't pay for, it tells two thirds instead of nine tenths. But it moves them only part of the way: brightness is worth nothing to this loss, and after 600 steps the index still tells most of it. And texture is no better told than before.
+#
+# So a codeword means what the latents differ in. The start lays that down, and the loss moves it towards what it pays for.
+
+# %% [markdown] tags=["doubters"]
+# ### The codebook sees the latents, and nothing else
+#
+# Take the untrained model. Make the two latents that hold a patch's mean brightness and a mean colour ten times smaller in the encoder, and ten times larger in the decoder: without a quantizer nothing has changed, and no loss is involved. But k-means and the lookup now find that patches hardly differ in brightness, and spend their words elsewhere.
+
+# %% tags=["doubters"]
+level = cosine_patterns(channels=3, size=8)[:20].std((2, 3)).amax(1) < 1e-6  # patterns without any slope
+factor = torch.where(level, 0.1, 1.0).view(20, 1, 1, 1)
+torch.manual_seed(0)
+quieter = new_model(kmeans_start=False)
+quieter.encoder.to_latents.weight.data *= factor
+quieter.decoder.from_latents.weight.data /= factor.movedim(0, 1)
+with torch.no_grad():
+    quieter.quantizer.fit(quieter.latents(crops[:128]))
+for name, share in told(quieter.eval()).items():
+    print(f"{name:24} {told(untrained)[name]:.2f} → {share:.2f}")
+
+# %% tags=["claim"]
+_loud, _quiet = (list(told(m).values()) for m in (untrained, quieter))
+assert level.sum() == 2 and abs(mean_psnr(quieter.bypass) - mean_psnr(untrained.bypass)) < 0.01
+assert (
+    _quiet[0] < _loud[0] - 0.1 and _quiet[1] < _loud[1] - 0.2 and min(_quiet[2] - _loud[2], _quiet[3] - _loud[3]) > 0.1
+)
+
+# %% [markdown]
 # ## What is an index worth?
 #
 # Each costs 8 bits here, the frequent and the rare alike. But "sky, again" tells you less than "a whisker". If an index has the share p of all, it deserves $-\log_2 p$ bits (Shannon 1948), its **surprise**.
@@ -677,181 +705,170 @@ def surprise(indices, counts):
 check.surprise(surprise)
 
 # %%
-raised = torch.bincount(training_indices, minlength=256) + 1
-bits = {name: (raised.sum() / raised).log2()[grid] for name, grid in grids.items()}
-
-picture_of_bits = bits["chelsea"].repeat_interleave(8, 0).repeat_interleave(8, 1)[: cat.shape[1], : cat.shape[2]]
-surprising = ((picture_of_bits - 4) / 8).clamp(0, 1).expand(3, -1, -1)
+with torch.no_grad():
+    in_training = model.encode(crops[:512]).flatten()
+raised = torch.bincount(in_training, minlength=256) + 1
+bits = (raised.sum() / raised).log2()  # for each codeword
+map_of_bits = ((bits[grid] - 4) / 8).repeat_interleave(8, 0).repeat_interleave(8, 1).expand(3, -1, -1)
 plots.photo_row(
-    torch.stack([cat, rebuilt(cat), surprising]),
-    ["the photo", "from its indices", f"surprise, mean {bits['chelsea'].mean():.1f} bits"],
-    caption="Right, what each index deserves: black for 4 bits or fewer, white for 12 or more. Edges are dear, plain patches cheaper.",
+    torch.stack([view[here] for view in (cat, rebuilt["chelsea"], map_of_bits)]),
+    ["the photo", "from its indices", f"surprise, mean {bits[grid].mean():.1f} bits"],
+    caption="Right, what each index deserves: black for 4 bits or fewer, white for 12 or more.",
 )
 
 # %%
-mean_bits = torch.cat([b.flatten() for b in bits.values()]).mean().item()
-least = torch.tensor(perplexity).log2().item()
-print(f"mean surprise {mean_bits:.2f} bits; with the held-out photos' own shares it would be {least:.2f} bits")
-assert least < 7 < mean_bits < 8.7
+same = (grid[:, 1:] == grid[:, :-1]).float().mean()
+chance = (counts / counts.sum()).square().sum()
+print(f"mean surprise over all held-out patches: {bits[indices].mean():.2f} bits of 8")
+print(f"the cat's indices equal their left neighbour at {same:.0%} of all places; by chance it would be {chance:.1%}")
+
+# %% tags=["claim"]
+_left = [model.encode(photo[None])[0] for photo in held_out.values()]
+_same = sum((g[:, 1:] == g[:, :-1]).sum().item() for g in _left) / sum(g[:, 1:].numel() for g in _left)
+print(f"all photos: {_same:.1%}")
+assert 7 < bits[indices].mean() < 8.7 and _same > 4 * chance and same > 4 * chance
 
 # %% [markdown]
-# That is sobering. Fixed length is 8 bits, and the table from training saves next to nothing, because these photos use the words in other shares than the seven did. With their own shares, which nobody knows beforehand, it would be log2 of the perplexity.
-#
-# But a patch isn't drawn from an urn. How often is an index the same as the one to its left, and how often would it be by chance?
-
-# %%
-same = sum((grid[:, 1:] == grid[:, :-1]).sum().item() for grid in grids.values())
-pairs = sum(grid[:, 1:].numel() for grid in grids.values())
-chance = (counts / counts.sum()).square().sum().item()
-print(f"the same as the one to its left: {same / pairs:.0%} of all; by chance it would be {chance:.1%}")
-assert same / pairs > 4 * chance
-
-# %% [markdown]
-# Whoever knows the neighbours is less surprised. The entropy coder of notebook 07 asks them.
+# The table from training saves next to nothing of the 8 bits, because these photos use the words in other shares than the seven did. But a patch isn't drawn from an urn: whoever knows its neighbours is less surprised. The entropy coder of notebook 07 asks them.
 #
 # ## Slide: the size of the codebook
 #
-# How many words should the language have? For the other sizes the trained network stays as it is, and only the codebook is fitted again, by k-means on the training crops' latents. (So no extra training is needed. A model trained for each size would do a little better.)
+# How many words should the language have? For the other sizes the trained network stays as it is, and only the codebook is fitted again, by k-means on the training crops' latents.
 
 # %%
-with torch.no_grad():
-    latents = model.latents(crops[:256])
-
 models = {}
 for size in (4, 16, 64, 256, 1024):
-    quantizer = VectorQuantizer(20, size, channel_dim=1).fit(latents).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        quantizer = VectorQuantizer(20, size, channel_dim=1).fit(model.latents(crops[:256])).eval()
     models[size] = VQVAE(model.encoder, quantizer, model.decoder)
 quality = {size: mean_psnr(lambda photo, m=m: m(photo).reconstruction) for size, m in models.items()}
-print("  ".join(f"K = {size}: {psnr:.1f} dB" for size, psnr in quality.items()))
+print("   ".join(f"K = {size}: {psnr:.1f} dB" for size, psnr in quality.items()))
 
 
 # %%
 def with_size(codebook_size):
     """The cat, rebuilt with a codebook of that size, between the photo and the limit."""
-    image = rebuilt(cat, models[codebook_size])
-    title = f"K = {codebook_size}, {metrics.psnr(image, cat):.1f} dB\n{metrics.bits_per_pixel(codebook_size, stride=8):.3f} bits per pixel"
     with torch.no_grad():
-        unquantized = bypassed(model, cat[None])[0].clamp(0, 1)
-    views = torch.stack([part(view) for view in (cat, image, unquantized)])
-    return plots.photo_row(views, ["the photo\n24 bits per pixel", title, "no quantizer\n "])
+        views = cat, models[codebook_size](cat[None]).reconstruction[0], model.bypass(cat[None])[0]
+    title = f"K = {codebook_size}\n{metrics.bits_per_pixel(codebook_size, stride=8):.3f} bits per pixel"
+    return plots.photo_row(torch.stack([view[here] for view in views]), ["the photo\n ", title, "no quantizer\n "])
 
 
 widgets.explore(with_size, codebook_size=list(models))
 
-# %%
-gains = torch.tensor(list(quality.values())).diff()
-print("gained by two more bits:", "  ".join(f"{gain:.1f} dB" for gain in gains))
-assert (gains > 0).all() and (gains[2:] < gains[:2]).all() and gains[-1] < 1 and quality[1024] < limit - 2
+# %% tags=["claim"]
+_gains = torch.tensor(list(quality.values())).diff()
+print(_gains)
+assert (_gains > 0).all() and (_gains[2:] < _gains[:2]).all() and _gains[-1] < 1 and quality[1024] < limit - 2
 
 # %% [markdown]
-# Every step makes the codebook four times as large, for two bits more a patch, and the later ones buy less. To close in on the right picture this way would take a codebook with millions of rows. Notebook 04 knows the way out: many small codebooks, one for what the other left. That is notebook 07.
+# Every step makes the codebook four times as large, for two bits more a patch, and the later ones buy less. To close in on the right picture this way would take millions of rows. Notebook 04 knows the way out: many small codebooks.
 #
 # ## What can go wrong
 #
-# Six short trainings from the same weights and batches, 100 steps each, on the same photos:
+# Four ways of training the same network on the same batches:
 #
-# - **collapsed**: random codewords, moved by gradient, nobody restarts the dead;
-# - **k-means start**: the same, started from k-means;
-# - **EMA, restarts**: a random start, repaired while training;
+# - **collapsed**: random codewords, moved by gradient, and nobody restarts the dead;
 # - **all repairs**: k-means start, EMA and restarts;
-# - **no commitment**: all repairs, β = 0;
-# - **a sum among means**: all repairs, β = 0.25, and the lopsided loss from above.
+# - **no commitment**: all repairs, but β = 0;
+# - **a sum among means**: all repairs and β = 0.25, but the lopsided loss from above.
 #
-# Which will be worst? In notebook 03 the k-means start alone did little. Will it here?
+# What will the pictures show?
 
 
-# %%
+# %% tags=["measured"]
 def summed_loss(reconstruction, images):
-    """Squared error, summed over an image's pixels."""
+    """The first term of the lopsided loss."""
     return F.mse_loss(reconstruction, images, reduction="sum") / len(images)
 
 
-PLAIN = {"codebook_update": "gradient", "dead_code_threshold": 0}
-RUNS = {  # name: settings of the quantizer, whether it starts from k-means, reconstruction loss
-    "collapsed": (PLAIN, False, pixel_loss),
-    "k-means start": (PLAIN, True, pixel_loss),
-    "EMA, restarts": ({}, False, pixel_loss),
-    "all repairs": ({}, True, pixel_loss),
-    "no commitment": ({"commitment_weight": 0.0}, True, pixel_loss),
-    "a sum among means": ({}, True, summed_loss),
+WAYS = {  # settings of the model, reconstruction loss
+    "collapsed": ({"codebook_update": "gradient", "dead_code_threshold": 0, "kmeans_start": False}, pixel_loss),
+    "all repairs": ({}, pixel_loss),
+    "no commitment": ({"commitment_weight": 0.0}, pixel_loss),
+    "a sum among means": ({}, summed_loss),
 }
-trials = {}
-for name, (settings, kmeans_start, loss) in tqdm(RUNS.items(), desc="Training", unit="model", file=sys.stdout):
-    torch.manual_seed(0)
-    trial = new_model(**settings)
-    if kmeans_start:
-        with torch.no_grad():
-            trial.quantizer.fit(trial.latents(crops[:128]))
-    trials[name] = learn(trial, loss)
-
-# %% [markdown]
-# Beside quality and perplexity we measure how far the encoder's outputs are spread, and what share of their variance is lost in the lookup.
-
 
 # %%
+trials = {}
+for way, (settings, reconstruction_loss) in WAYS.items():
+    torch.manual_seed(0)
+    trials[way] = learn(new_model(**settings), reconstruction_loss, steps=100)
+
+with torch.no_grad():
+    views = torch.stack([trial(cat[None]).reconstruction[0][here] for trial in trials.values()])
+plots.photo_row(views, list(trials), caption="A held-out photo after 100 steps of training each.")
+
+# %% [markdown]
+# A picture shows the symptom. For the cause we measure what share of the latents' variance is lost in the lookup, the perplexity, and the latents' spread: their standard deviation.
+
+# %% [markdown] tags=["doubters"]
+# ### What is measured in each of these trainings
+
+
+# %% tags=["doubters", "measured"]
 @torch.no_grad()
 def report(model):
-    """Quality, use of the codebook, spread of the latents and share lost in the lookup, over the held-out photos."""
-    latents = torch.cat([model.latents(photo[None]).flatten(2)[0].T for photo in photos.held_out.values()])
-    codebook = model.quantizer.codebook
-    indices = nearest(latents, codebook)
+    """Quality, use of the codebook, spread of the latents and share lost in the lookup, on the held-out photos."""
+    latents = torch.cat([model.latents(photo[None]).flatten(2)[0].T for photo in held_out.values()])
+    indices = indices_of(model)
     return {
         "PSNR": mean_psnr(lambda photo: model(photo).reconstruction),
-        "perplexity": metrics.perplexity(indices, len(codebook)),
+        "perplexity": metrics.perplexity(indices, 256),
         "spread": latents.std(0).mean().item(),
-        "lost": 1 - explained(latents, codebook[indices]),
+        "lost": 1 - metrics.explained_variance(latents, model.quantizer.codebook[indices]),
     }
 
 
-reports = {name: report(trial) for name, trial in trials.items()}
-for name, (psnr, perplexity, spread, lost) in ((name, r.values()) for name, r in reports.items()):
-    print(f"{name:18} {psnr:5.1f} dB   perplexity {perplexity:5.1f}   spread {spread:5.2f}   lost {lost:4.0%}")
-
 # %%
-titles = [f"{name}\n{r['PSNR']:.1f} dB, perplexity {r['perplexity']:.0f}" for name, r in reports.items()]
-views = torch.stack([part(rebuilt(cat, trial)) for trial in trials.values()])
-plots.photo_row(
-    views,
-    titles,
-    caption="A held-out photo from six short trainings; PSNR and perplexity are those of all three held-out photos.",
+failures = measured.read("failures")
+print(failures)
+plots.over_steps(
+    failures.settings["checkpoints"],
+    {
+        title: {way: list(failures.results[way][name].values()) for way in WAYS}
+        for title, name in {"share lost in the lookup": "lost", "perplexity": "perplexity", "spread": "spread"}.items()
+    },
 )
 
-# %% [markdown]
-# - **Collapsed.** A dozen codewords or so do nearly all the work, and the picture has few tints. The network itself is sound.
 
-# %%
-collapsed, started, followed, repaired, adrift, summed = reports.values()
-assert collapsed["perplexity"] < 25 and collapsed["PSNR"] < repaired["PSNR"] - 3
+# %% tags=["claim"]
+def _at(way, measure, step):
+    """The measure at a step of training, one number a seed."""
+    at = failures.settings["checkpoints"].index(step)
+    return torch.tensor([of[at] for of in failures.results[way][measure].values()])
 
-# %% [markdown]
-# - **Repaired.** Each of the repairs brings it back. Here the k-means start alone does it too: this encoder starts from cosine patterns, which are nearly right, and hardly moves. In notebook 03 the encoder started from nothing and ran away from its codewords. What carries over isn't "k-means is useless" or "k-means suffices" but the question: how far will the vectors move?
 
-# %%
-for each in (started, followed, repaired):
-    assert each["perplexity"] > 35 and each["PSNR"] > collapsed["PSNR"] + 2.5
-assert 0.7 < started["spread"] / repaired["spread"] < 1.3
-
-# %% [markdown]
-# - **No commitment.** Nothing holds the encoder near its codewords. It pushes its outputs apart, the codewords follow by their slow average and never catch up: several times the spread, and a far larger share of it lost in the lookup. EMA and restarts were on; they can't repair this. And **a sum among means** is the same illness under another name, although its code says β = 0.25.
-
-# %%
-for each in (adrift, summed):
-    assert each["spread"] > 2 * repaired["spread"] and each["lost"] > 2 * repaired["lost"]
-    assert each["PSNR"] < repaired["PSNR"] - 1.5
+for _step in (100, 200):
+    _repaired, _spread = _at("all repairs", "PSNR", _step), _at("all repairs", "spread", _step)
+    for _way in ("collapsed", "no commitment", "a sum among means"):
+        assert (_at(_way, "lost", _step) > 2.5 * _at("all repairs", "lost", _step)).all(), (_way, _step)
+        assert (_at(_way, "PSNR", _step) < _repaired - 1.8).all(), (_way, _step)
+        if _way != "collapsed":
+            assert (_at(_way, "spread", _step) > 2.5 * _spread).all() and _at(_way, "perplexity", _step).mean() < 50
+    assert (_at("collapsed", "perplexity", _step) < 15).all()
+    assert (_at("collapsed", "spread", _step) < 1.4 * _spread).all()
+    assert (_at("all repairs", "perplexity", _step) > 75).all()
 
 # %% [markdown]
-# So there are two numbers to log while training such a model: the perplexity over many batches, for collapse; and the share lost in the lookup, for an encoder adrift. The loss alone shows neither by name.
+# With **all repairs** little is lost in the lookup. The others lose several times as much, for two reasons:
+#
+# - **Collapsed.** A dozen codewords or so do nearly all the work, and the picture has few tints. The latents are spread only about a fifth more widely than with all repairs.
+# - **No commitment.** Nothing holds the encoder near its codewords. It pushes its outputs apart, and the codewords, which follow by a slow average, never catch up: the spread grows and grows. EMA and restarts were on; they can't repair this, and the perplexity falls too.
+# - **A sum among means** is the same illness under another name, although its code says β = 0.25.
+#
+# So there are three numbers to log while training such a model. The share lost in the lookup says that something is wrong; a small perplexity with a steady spread means collapse, a growing spread an encoder adrift. The loss alone shows neither by name.
 #
 # ## What we saw
 #
-# - An encoder and a decoder of five layers each turn 8 × 8 pixels into 20 numbers and back. Between them, one index of 8 bits stands for a patch: 1/8 bit per pixel.
-# - The reconstruction moves encoder and decoder, the codebook loss the codebook, the commitment loss the encoder, and nothing else.
-# - Held-out photos come back at about 22.8 dB, little more than 1 dB above the untrained cosine transform with k-means, and nearly 4 dB below the same network without a quantizer.
-# - Over all held-out patches more than four fifths of 256 codewords are used, with a perplexity between 60 and 120.
-# - A codeword decoded alone is close to the mean of the patches that choose it. A patch's own index explains more than 95 % of what is painted there; the rest comes from its neighbours, most of it from the nearest.
-# - The index tells a patch's brightness almost exactly, its slope roughly and its texture hardly at all.
+# - An encoder and a decoder turn 8 × 8 pixels into 20 numbers and back. Between them one index of 8 bits stands for a patch: 1/8 bit per pixel.
+# - The reconstruction moves encoder and decoder, the codebook loss the codebook, the commitment loss the encoder.
+# - Held-out photos come back at about 22.8 dB, little more than 1 dB above the untrained network, and nearly 4 dB below the same network without a quantizer.
+# - A codeword is close to the mean of the patches that choose it, and a patch's own index explains more than 95 % of what is painted there.
+# - The index tells a patch's brightness almost exactly, and of its slope and its texture about half; so it does untrained. A loss on detail moves words from colour to slopes.
 # - Four times as many codewords cost 2 bits more and buy less and less, not 1 dB from 256 to 1,024.
-# - Without restarts, from a random start, the perplexity stays below 25; without commitment the encoder runs away from the codewords, and EMA and restarts don't help.
+# - From a random start without repairs a dozen codewords do the work; without commitment the encoder runs away from the codewords, and EMA and restarts don't help.
 #
 # ## Self-test
 #
@@ -883,15 +900,15 @@ for each in (adrift, summed):
 #
 # <details><summary>Answer</summary>
 #
-# Hardly by itself. With 8 bits a patch, the squared error is best spent on brightness and colour; a finer texture explains little variance and would cost many words. More bits would, or a loss that pays for texture. "More training steps" runs into the same wall.
+# Hardly by itself. With 8 bits a patch, the squared error is best spent on brightness and colour; a finer texture explains little variance and would cost many words. More bits would. Another loss does so only in part: that on detail moved words from colour to slopes, and the texture stayed as little told as before. "More training steps" runs into the same wall.
 #
 # </details>
 #
-# **5.** Your model's loss falls and its perplexity is fine, but the reconstructions are poor and the share lost in the lookup is 35 %. What do you check first?
+# **5.** Your model's loss falls, but the reconstructions are poor, the share lost in the lookup is 35 %, and the latents' spread has grown to four times what it was. What do you check first?
 #
 # <details><summary>Answer</summary>
 #
-# The balance of the loss: whether the commitment term reaches the encoder with a weight that counts. Is one term a sum and another a mean? Is β on the right term? Restarts and a larger codebook don't answer it: the codewords live, but they stand where the encoder was.
+# The balance of the loss: whether the commitment term reaches the encoder with a weight that counts. Is one term a sum and another a mean? Is β on the right term? Restarts and a larger codebook don't answer it: the codewords stand where the encoder was.
 #
 # </details>
 #
@@ -899,8 +916,16 @@ for each in (adrift, summed):
 #
 # - A. van den Oord, O. Vinyals, K. Kavukcuoglu, *Neural Discrete Representation Learning* (2017), arXiv:1711.00937: the VQ-VAE; equations 1 to 3, and appendix A.1 for the EMA.
 # - A. Razavi, A. van den Oord, O. Vinyals, *Generating Diverse High-Fidelity Images with VQ-VAE-2* (2019), arXiv:1906.00446: two grids of indices, coarse and fine.
-# - P. Esser, R. Rombach, B. Ommer, *Taming Transformers for High-Resolution Image Synthesis* (2021), arXiv:2012.09841: a loss that pays for texture, and codewords that mean more for it.
+# - P. Esser, R. Rombach, B. Ommer, *Taming Transformers for High-Resolution Image Synthesis* (2021), arXiv:2012.09841: a perceptual and an adversarial loss in place of the squared error.
 # - N. Ahmed, T. Natarajan, K. R. Rao, *Discrete Cosine Transform* (1974), IEEE Transactions on Computers: where our encoder starts.
 # - K. He et al., *Deep Residual Learning for Image Recognition* (2016), arXiv:1512.03385: the block.
 #
-# Next: `07_rvq_vae`. One codebook says roughly what a patch is. A second says what was left out, a third what was left then.
+# **Next**: `07_rvq_vae` puts eight codebooks, one after the other, in this one's place. The first says roughly what a patch is, the second what was left out, the third what was left then. They go after the nearly 4 dB that one codebook loses.
+
+# %% [markdown]
+# ## What you have solved
+#
+# The checks remember what they accepted, in the file `progress.json` beside the notebooks.
+
+# %%
+check.progress()
