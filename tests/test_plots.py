@@ -23,11 +23,9 @@ PATCHES = torch.rand(16, 3, 8, 8, generator=generator)
 GRID = torch.arange(40).view(5, 8) % 4  # indices of the patches of a photo
 LOSSES = {"train": [1 / (step + 1) for step in range(300)], "held_out": [1.1 / (step + 1) for step in range(300)]}
 
-ABLATION = {
-    (): {"usage": [0.1, 0.2], "perplexity": [3, 5], "held-out MSE": [0.05, 0.06]},
-    ("k-means start",): {"usage": [0.3, 0.2], "perplexity": [4, 6], "held-out MSE": [0.05, 0.07]},
-    ("EMA",): {"usage": [0.9, 1.0], "perplexity": [64, 60], "held-out MSE": [0.01, 0.01]},
-    ("k-means start", "EMA"): {"usage": [0.9, 0.9], "perplexity": [30, 60], "held-out MSE": [0.02, 0.01]},
+REPAIRS = {
+    title: {name: np.outer([1, 1.5], scale * np.array([30, 20, 9, 6, 4, 2, 1])) for name in ("neither", "EMA")}
+    for title, scale in (("without restarts", 0.01), ("with restarts", 0.006))
 }
 SCORES = {
     "one 1 × 256": {"held-out MSE": [0.1, 0.104, 0.107], "numbers stored": 1024, "multiply–adds": 1024},
@@ -49,6 +47,9 @@ PICTURES = {
     "residual stages, 1 of 1": lambda: plots.residual_stages(POINTS, CODEBOOKS[:1], 1),
     "residual stages, 3 of 4": lambda: plots.residual_stages(POINTS, CODEBOOKS[:4], 3),
     "residual stages, 8 of 8": lambda: plots.residual_stages(1e-3 * POINTS, 1e-3 * CODEBOOKS, 8),
+    "codebook moments": lambda: plots.codebook_moments(
+        POINTS, {"before": 3 * CODEBOOK, "in between": CODEBOOK, "after": 3 * CODEBOOK}, 3, caption="It comes back."
+    ),
     "codeword paths": lambda: plots.codeword_paths(POINTS, torch.stack([4 * CODEBOOK, 2 * CODEBOOK, CODEBOOK])),
     "codeword paths, none moved": lambda: plots.codeword_paths(POINTS, CODEBOOK.expand(3, 16, 2)),
     "staircase": lambda: plots.staircase(torch.tensor([-1.0, 0.0, 1.0]), target=0.9),
@@ -91,7 +92,12 @@ PICTURES = {
     "over steps, 2 panels": lambda: plots.over_steps(
         [20, 50], {"PSNR": {"a": [[20, 21]], "b": [[20, 24]]}, "lost": {"a": [[0.1, 0.3]], "b": [[0.1, 0.12]]}}
     ),
-    "ablation": lambda: plots.ablation(ABLATION, title="What each repair buys"),
+    "over steps, logarithmic": lambda: plots.over_steps(
+        [25, 50, 100, 200, 400, 2400, 4800], REPAIRS, ylabel="MSE", log=True
+    ),
+    "over sizes, logarithmic": lambda: plots.over_steps(
+        [4, 64, 256], {"": {"by gradient": [[0.03, 0.012, 0.008]]}}, xlabel="codewords", ylabel="MSE", log=True
+    ),
     "codebook memory": lambda: plots.codebook_memory(48, [16, 256, 1024]),
     "codebook memory, a binary one": lambda: plots.codebook_memory(1, [2], max_bits=12),
     "scoreboard": lambda: plots.scoreboard(SCORES, title="8 bits for 4 components"),
@@ -294,7 +300,8 @@ def test_captions_tell_the_measured_numbers():
     assert "mean of its cell: 0.5 away on average; 1 of the 3 are unused" in field
     assert "by 0.25 on average" in field
     assert "from 1.5 to 0.5 in one stage." in plots.residual_stages(points, corners.unsqueeze(0), 1).caption
-    assert "Perplexity 2 of at most 4; 2 codewords are never" in plots.code_usage(torch.tensor([5, 0, 5, 0])).caption
+    used = plots.code_usage(torch.tensor([5, 0, 5, 0])).caption
+    assert "takes 50.00% of the vectors, and 2 are never chosen. An index tells 1 bits, as much as 2 codewords" in used
     assert "train goes from 1 to 0.00333" in plots.curve(LOSSES).caption
     memory = plots.codebook_memory(48, [256], max_bits=24).caption
     assert "one codebook 3.22 GB; stages of 256 147 kB." in memory
@@ -307,18 +314,25 @@ def test_captions_tell_the_measured_numbers():
     assert "hollow if no pixel uses them: 6 of 8." in plots.color_cube(photo, greys).caption
 
 
-def test_an_ablation_shows_every_row_with_its_parts_and_its_seeds():
-    figure = plots.ablation(ABLATION)
-    matrix, usage, perplexity, _ = figure.axes
-    on, off = (np.concatenate([c.get_offsets() for c in matrix.collections[i::2]]) for i in (0, 1))
-    assert {tuple(place) for place in on} == {(0, 1), (1, 2), (0, 3), (1, 3)}
-    assert {tuple(place) for place in off} == {(0, 0), (1, 0), (1, 1), (0, 2)}
-    assert [bar.get_width() for bar in perplexity.patches] == [4, 5, 62, 45]
-    dots = usage.collections[-1].get_offsets()
-    assert {tuple(place) for place in np.round(dots, 6)} == {
-        (value, row) for row, measured in enumerate(ABLATION.values()) for value in measured["usage"]
-    }
-    assert "2 seeds" in figure.caption and "EMA: usage 0.95, perplexity 62" in figure.alt
+def test_logarithmic_panels_share_their_scales_and_hold_every_seed():
+    figure = plots.over_steps([25, 50, 100, 200, 400, 2400, 4800], REPAIRS, ylabel="MSE", log=True)
+    without, restarts = figure.axes
+    assert without.get_ylim() == restarts.get_ylim() and without.get_yscale() == restarts.get_xscale() == "log"
+    for axes, panel in zip(figure.axes, REPAIRS.values(), strict=True):
+        for line, band, seeds in zip(axes.lines, axes.collections, panel.values(), strict=True):
+            assert np.allclose(line.get_ydata(), seeds.mean(0))
+            heights = band.get_paths()[0].vertices[:, 1]
+            assert np.allclose([heights.min(), heights.max()], [seeds.min(), seeds.max()])
+
+
+def test_a_codebooks_moments_follow_one_codeword():
+    moved = CODEBOOK.clone()
+    moved[3] = POINTS[5]
+    figure = plots.codebook_moments(POINTS, {"before": CODEBOOK, "after": moved}, 3, caption="Moved.")
+    rings = [axes.collections[-1].get_offsets()[0] for axes in figure.axes]
+    assert np.allclose(rings, torch.stack([CODEBOOK[3], POINTS[5]]))
+    (arrow,) = figure.axes[1].texts
+    assert np.allclose([arrow.xyann, arrow.xy], torch.stack([CODEBOOK[3], POINTS[5]]))
 
 
 def test_arrows_are_the_negative_gradients_of_the_two_losses():

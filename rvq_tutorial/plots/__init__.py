@@ -1,7 +1,6 @@
 """The course's pictures: pure functions from arrays and numbers to a `Figure` that says what it shows."""
 
 from rvq_tutorial.plots.curves import (
-    ablation,
     bars,
     bit_shares,
     code_usage,
@@ -22,6 +21,7 @@ from rvq_tutorial.plots.figure import COLORS, CSS_DPI, MARKERS, PIXELS_PER_INCH,
 from rvq_tutorial.plots.photos import codeword_places, color_cube, patch_rows, photo_row
 from rvq_tutorial.plots.plane import (
     cells_side_by_side,
+    codebook_moments,
     codeword_paths,
     gradient_field,
     residual_stages,
@@ -36,12 +36,12 @@ __all__ = [
     "PIXELS_PER_INCH",
     "SERIES_COLORS",
     "Figure",
-    "ablation",
     "bars",
     "bit_shares",
     "cells_side_by_side",
     "code_usage",
     "codebook_memory",
+    "codebook_moments",
     "codeword_paths",
     "codeword_places",
     "color_cube",

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogLocator
 from torch import Tensor
 
 from rvq_tutorial.plots.figure import COLORS, MARKERS, SERIES_COLORS, Figure, in_house_style, ink, place
@@ -140,7 +141,7 @@ def _two_digits(value: float) -> str:
 
 @in_house_style
 def code_usage(counts: Tensor, *, title: str = "") -> Figure:
-    """How often each codeword was chosen, most used first, beside uniform use.
+    """How often each codeword was chosen, most used first, and the same bits as so many codewords, all used alike.
 
     counts: (K,). The perplexity is 2 to the entropy, in bits, of how often each is chosen.
     """
@@ -148,21 +149,27 @@ def code_usage(counts: Tensor, *, title: str = "") -> Figure:
         raise ValueError(f"counts must be (K,) and not all zero, got shape {tuple(counts.shape)}")
     share = counts.detach().cpu().double().sort(descending=True).values / counts.sum().item()
     size, unused = len(share), int((share == 0).sum())
-    perplexity = torch.special.entr(share).sum().exp().item()
+    bits = torch.special.entr(share).sum().item() / math.log(2)
+    perplexity = 2**bits
     figure = Figure(
         8.0,
         3.2,
-        alt=f"Bars of how often each of {size} codewords is chosen, most used first.",
-        caption=f"Perplexity {perplexity:.3g} of at most {size}; {unused} codewords are never chosen. The most "
-        f"used takes {share[0]:.2%} of the vectors; at uniform use it would be {1 / size:.2%}.",
+        alt=f"Bars of how often each of {size} codewords is chosen, most used first, and a box as wide as the "
+        f"perplexity, {perplexity:.3g}.",
+        caption=f"The most used takes {share[0]:.2%} of the vectors, and {unused} are never chosen. An index tells "
+        f"{bits:.3g} bits, as much as {perplexity:.3g} codewords would that are all used alike: the dashed box, which "
+        "has the bars' area.",
     )
     axes = figure.subplots()
     axes.set(title=title or f"Perplexity {perplexity:.3g} of {size}", xlabel="codeword, most used first")
     axes.set_ylabel("share of the vectors")
-    axes.stairs(share.numpy(), np.arange(size + 1) + 0.5, fill=True, color=COLORS["codeword"])
-    uniform = axes.plot([0.5, size + 0.5], [1 / size] * 2, "--", color=COLORS["bound"], linewidth=1.0)[0]
+    axes.stairs(share.numpy(), np.arange(size + 1) + 0.5, fill=True, color=COLORS["codeword"], label="each codeword")
+    corners = [0.5, 0.5 + perplexity], [1 / perplexity] * 2
+    label = f"{perplexity:.3g} codewords, all used alike"
+    axes.fill_between(*corners, facecolor="none", edgecolor=COLORS["bound"], linestyle="--", label=label)
+    axes.set_xlim(0.5 - size / 60, size + 0.5 + size / 60)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _label_ends(axes, {"uniform use": uniform})
+    axes.legend(loc="upper right")
     return figure
 
 
@@ -319,13 +326,15 @@ def over_steps(
     steps: Sequence[int],
     panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
     *,
+    xlabel: str = "step",
     ylabel: str = "",
     limits: tuple[float, float] | None = None,
+    log: bool = False,
 ) -> Figure:
     """What was measured while training, a panel for each measure: the mean over seeds, in a band from least to most.
 
     steps: (R,), rising. panels: title -> name -> (seeds, R); every panel has the same names. limits: the range of all
-    panels, where they share a scale.
+    panels, where they share a scale. log: logarithmic scales, which all panels share.
     """
     values = {title: {name: np.asarray(y, float) for name, y in panel.items()} for title, panel in panels.items()}
     names = list(next(iter(values.values())))
@@ -336,15 +345,17 @@ def over_steps(
     ]
     figure = Figure(
         9.0,
-        3.2,
-        alt=f"{ylabel or 'Measures'} against training steps for {', '.join(map(_plain, names))}; "
-        f"after {steps[-1]} steps: "
-        f"{'; '.join(ends)}.",
+        4.2 if log else 3.2,
+        alt=f"{ylabel or 'Measures'} against {xlabel} for {', '.join(map(_plain, names))}; "
+        f"at {xlabel} {steps[-1]}: {'; '.join(ends)}.",
         caption=f"Lines are means over {seeds} seed{'s' * (seeds > 1)}, bands reach from the least to the most.",
     )
-    for axes, (title, panel) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
+    row = figure.subplots(1, len(values), squeeze=False, sharey=log)[0]
+    for axes, (title, panel) in zip(row, values.items(), strict=True):
         axes.set_title(title, fontsize=10)
-        axes.set(xlabel="step", xticks=[steps[0], steps[-1]])
+        axes.set(xlabel=xlabel, xticks=[steps[0], steps[-1]])
+        if log:
+            _log_scales(axes, steps)
         for rank, (name, y) in enumerate(panel.items()):
             style = _series_style(name, rank)
             axes.fill_between(steps, y.min(0), y.max(0), color=style["color"], alpha=0.2, linewidth=0)
@@ -354,6 +365,17 @@ def over_steps(
     figure.axes[0].set_ylabel(ylabel)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
     return figure
+
+
+def _log_scales(axes: Axes, x: Sequence[float]) -> None:
+    """Both scales logarithmic, with plain numbers: at every x where there are few, else at powers of ten."""
+    axes.set(xscale="log", yscale="log")
+    axes.xaxis.set_major_locator(FixedLocator(x) if len(x) <= 6 else LogLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.3g}" if axis is axes.yaxis else "{x:,g}")
+        axis.set_minor_formatter("")
+    axes.grid(axis="y", color="#E4E4E4", linewidth=0.6)
 
 
 @in_house_style
@@ -391,50 +413,6 @@ def _bytes(count: float) -> str:
     """A number of bytes with the unit that keeps it below a thousand: 98304 is 98.3 kB."""
     power = min(int(math.log10(count) // 3), 7)
     return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB', 'ZB')[power]}"
-
-
-@in_house_style
-def ablation(results: Mapping[tuple[str, ...], Mapping[str, Sequence[float]]], *, title: str = "") -> Figure:
-    """One row for each set of parts that were switched on, one column of bars for each measure.
-
-    results: parts -> measure -> one value a seed; every row has the same measures. A bar is the mean, its whisker the
-    standard deviation over the seeds, a dot one seed.
-    """
-    parts = list(dict.fromkeys(part for row in results for part in row))
-    measures = list(next(iter(results.values())))
-    seeds = len(next(iter(results.values()))[measures[0]])
-    spoken = [
-        f"{' and '.join(row) or 'none'}: " + ", ".join(f"{m} {np.mean(v):.2g}" for m, v in measured.items())
-        for row, measured in results.items()
-    ]
-    figure = Figure(
-        9.0,
-        1.35 + 0.36 * len(results),
-        alt=f"Bars of {', '.join(measures)} for each combination of {', '.join(parts)}. {'; '.join(spoken)}.",
-        caption=f"Each row is a combination: a filled circle is a repair that is switched on. Bars are means over "
-        f"{seeds} seeds, whiskers standard deviations, dots single seeds.",
-    )
-    figure.suptitle(title, x=0.01, ha="left")
-    matrix, *panels = figure.subplots(1, 1 + len(measures), sharey=True, width_ratios=[1.1, *[1.5] * len(measures)])
-    ranks = np.arange(len(results))
-    for column, part in enumerate(parts):
-        on = np.array([part in row for row in results])
-        matrix.scatter(np.full(on.sum(), column), ranks[on], s=70, color=COLORS["bound"])
-        matrix.scatter(np.full((~on).sum(), column), ranks[~on], s=70, color="white", edgecolors="#B0B0B0")
-    matrix.set(xlim=(-0.6, len(parts) - 0.4), ylim=(len(results) - 0.5, -0.5), yticks=[])
-    matrix.set_xticks(range(len(parts)), [part.replace(" ", "\n") for part in parts])
-    matrix.tick_params(length=0)
-    matrix.spines[:].set_visible(False)
-    for panel, measure in zip(panels, measures, strict=True):
-        values = np.array([measured[measure] for measured in results.values()], float)
-        mean, deviation = values.mean(1), values.std(1)
-        panel.barh(ranks, mean, height=0.62, color=SERIES_COLORS[0], alpha=0.35)
-        panel.errorbar(mean, ranks, xerr=deviation, fmt="none", ecolor="#222222", elinewidth=1.2, capsize=3)
-        panel.scatter(values, np.broadcast_to(ranks[:, None], values.shape), s=7, color=SERIES_COLORS[0], zorder=3)
-        panel.set_xlim(left=0)
-        panel.set(xlabel=measure)
-        panel.tick_params(axis="y", length=0)
-    return figure
 
 
 @in_house_style

@@ -189,6 +189,40 @@ def _around_the_middle(codebook: Tensor) -> np.ndarray:
 
 
 @in_house_style
+def codebook_moments(points: Tensor, moments: Mapping[str, Tensor], index: int, *, caption: str) -> Figure:
+    """The same codebook at several moments, side by side, with one of its codewords marked.
+
+    points: (N, 2). moments: title -> the codebook, (K, 2). index: the codeword that is followed; an arrow leads to it
+    from where it stood a moment before.
+    """
+    points = _in_plane(points, "points")
+    moments = {title: _in_plane(codebook, "moments") for title, codebook in moments.items()}
+    everything = torch.cat([points, *moments.values()])
+    figure = Figure(
+        8.9,
+        3.7,
+        alt=f"{len(points)} points and a codebook in the plane at {len(moments)} moments: {', '.join(moments)}. One "
+        "codeword is marked.",
+        caption=caption,
+    )
+    before = None
+    for axes, (title, codebook) in zip(figure.subplots(1, len(moments), sharey=True), moments.items(), strict=True):
+        axes.set_title(title)
+        _frame(axes, everything)
+        _draw_points(axes, points, "data", label="vector of the batch")
+        _draw_codewords(axes, codebook, used_codewords(nearest(points, codebook), len(codebook)))
+        ring = {"s": 200, "facecolors": "none", "edgecolors": COLORS["bound"], "linewidths": 1.4, "zorder": 5}
+        axes.scatter(*codebook[index].numpy(), **ring)
+        if before is not None:
+            bow = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=0.25", "shrinkB": 8, "linewidth": 1.2}
+            axes.annotate("", codebook[index].numpy(), before.numpy(), arrowprops=bow, zorder=5)
+        before = codebook[index]
+    handles = {label: handle for a in figure.axes for handle, label in zip(*a.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+@in_house_style
 def residual_stages(points: Tensor, codebooks: Tensor, num_quantizers: int) -> Figure:
     """What each stage of a residual quantizer receives, with its codewords, and what all of them rebuild.
 
