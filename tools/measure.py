@@ -68,7 +68,7 @@ def run(name: str) -> None:
         "what": module.__doc__.splitlines()[0],
         "command": f"python tools/measure.py {name}",
         "settings": module.FULL,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_threads()}",
         "date": date.today().isoformat(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
         "seconds": round(time.monotonic() - start),
@@ -76,6 +76,11 @@ def run(name: str) -> None:
     }
     write_whole(RESULTS / f"{name}.json", (json.dumps(record, indent=1) + "\n").encode())
     print(f"{name}: measured in {record['seconds']} s")
+
+
+def _threads() -> str:
+    number = torch.get_num_threads()
+    return "1 thread" if number == 1 else f"{number} threads"
 
 
 def main() -> None:
