@@ -634,7 +634,7 @@ plots.over_steps(steps, over_seeds(ablation, "held-out MSE"), ylabel="held-out M
 # %% [markdown]
 # Read the curves slowly, first by panel, then by colour.
 #
-# - **Restarts decide.** With them every error falls steeply, soon after step 230 at the latest, and from step 600 on hardly changes. Without them it falls too, as the growing cloud reaches one codeword after another, but so slowly that even after 2,400 steps no network is as good as the worst of those with restarts. Nothing else fetches back what has died.
+# - **Restarts decide.** With them every error falls steeply, soon after step 230 at the latest, and from step 600 on hardly changes. Without them it falls too, as the growing cloud reaches one codeword after another, but so slowly that even after 2,400 steps no network is as good as the worst of those with restarts. Nothing else fetches back a codeword that the cloud doesn't reach.
 # - **Beside restarts the EMA makes no difference that lasts.** After 300 steps the networks with restarts and EMA have about half the error of those with restarts alone, and differ less from seed to seed. Stop there, and you would say that the EMA makes restarts reliable. From step 600 on the two errors lie within a tenth of each other. A comparison of trainings is a curve, not a moment.
 # - **The k-means start is a head start.** Beside the other two repairs it has a third of the error after 200 steps, when the restarts have yet to come. But from step 600 on it has about a fifth *more* error than they have without it.
 #
