@@ -13,22 +13,50 @@ from rvq_tutorial.search import nearest
 @exercise
 def file_bits(answer: Callable) -> str:
     """Height, width, K → bits of the indices and of the codebook, 24 for each codeword."""
+
+    def indices(h: int, w: int, k: int) -> float:
+        return h * w * math.log2(k)
+
     mistakes = {
-        "The codebook is missing: it is sent along, 24 bits for each codeword.": lambda h, w, k: h * w * math.log2(k),
+        "The codebook is missing: it is sent along, 24 bits for each codeword.": indices,
         "An index isn't K bits long: K things are told apart by log2(K) bits.": lambda h, w, k: h * w * k + 24 * k,
         "One index names a whole colour: don't count it once for each channel.": lambda h, w, k: (
-            3 * h * w * math.log2(k) + 24 * k
+            3 * indices(h, w, k) + 24 * k
         ),
-        "A codeword has three channels of 8 bits: it takes 24 bits.": lambda h, w, k: h * w * math.log2(k) + 8 * k,
-        "A codeword takes 3 bytes, which are 24 bits.": lambda h, w, k: h * w * math.log2(k) + 3 * k,
-        "That is one codeword; the codebook has K of them.": lambda h, w, k: h * w * math.log2(k) + 24,
-        "The codebook is sent once, and not with every pixel.": lambda h, w, k: h * w * (math.log2(k) + 24),
-        "The logarithm is that to base 2: math.log2.": lambda h, w, k: h * w * math.log(k) + 24 * k,
-        "These are bytes; the question is about bits.": lambda h, w, k: (h * w * math.log2(k) + 24 * k) / 8,
+        "A codeword has three channels of 8 bits: it takes 24 bits.": lambda h, w, k: indices(h, w, k) + 8 * k,
+        "A codeword takes 3 bytes, which are 24 bits.": lambda h, w, k: indices(h, w, k) + 3 * k,
+        "That is one codeword; the codebook has K of them.": lambda h, w, k: indices(h, w, k) + 24,
+        "The codebook is sent once, and not with every pixel.": [
+            lambda h, w, k: h * w * (math.log2(k) + 24),
+            lambda h, w, k: h * w * (math.log2(k) + 24 * k),
+        ],
+        "A codeword in the codebook is a whole colour, 24 bits; indices name the pixels alone.": lambda h, w, k: (
+            (h * w + k) * math.log2(k)
+        ),
+        "24 bits a pixel is the photo as it was: now each pixel takes one index, log2(K) bits.": [
+            lambda h, w, k: 24 * h * w,
+            lambda h, w, k: 24 * h * w + 24 * k,
+        ],
+        "K has one binary digit more than an index: take K.bit_length() - 1.": lambda h, w, k: (
+            h * w * k.bit_length() + 24 * k
+        ),
+        "These are the bits of one pixel: its index is sent for each of height · width pixels.": [
+            lambda h, w, k: math.log2(k),
+            lambda h, w, k: math.log2(k) + 24 * k,
+            lambda h, w, k: math.log2(k) + 24 * k / (h * w),
+        ],
+        "This is the part that the codebook takes; return the bits of all.": lambda h, w, k: (
+            24 * k / (indices(h, w, k) + 24 * k)
+        ),
+        "The logarithm is that to base 2: math.log2.": [
+            lambda h, w, k: h * w * math.log(k) + 24 * k,
+            lambda h, w, k: h * w * math.log10(k) + 24 * k,
+        ],
+        "These are bytes; the question is about bits.": lambda h, w, k: (indices(h, w, k) + 24 * k) / 8,
     }
     for height, width, size in [(100, 80, 16), (7, 5, 2), (214, 320, 256), (30, 40, 8)]:
         inputs = {"height": height, "width": width, "codebook_size": size}
-        compare(answer, lambda h, w, k: h * w * math.log2(k) + 24 * k, mistakes, **inputs)
+        compare(answer, lambda h, w, k: indices(h, w, k) + 24 * k, mistakes, **inputs)
     return "Right for every size tried. Our photo with K = 16: 273,920 bits of indices, 384 of codebook, a 700th."
 
 
@@ -72,6 +100,20 @@ def nearest_colours(answer: Callable) -> str:
         ).argmax(1),
         "This compares the largest difference of a channel alone: sum the squares of all three.": lambda x, codebook: (
             (x[:, None] - codebook).abs().amax(2).argmin(1)
+        ),
+        "This compares directions alone, in which a dark and a bright red are one: compare distances.": lambda x, c: (
+            torch.nn.functional.cosine_similarity(x[:, None], c, dim=2).argmax(1)
+        ),
+        "This compares one channel alone: sum the squares of all three.": [
+            lambda x, codebook, channel=channel: (x[:, None] - codebook).square()[..., channel].argmin(1)
+            for channel in range(3)
+        ],
+        "In ‖x − c‖² = ‖x‖² − 2 x·c + ‖c‖² the product counts twice.": lambda x, codebook: (
+            codebook.square().sum(1) - x @ codebook.T
+        ).argmin(1),
+        "Indices start at 0, not at 1.": lambda x, codebook: nearest(x, codebook) + 1,
+        "Each channel has an index of its own here: sum the squares over the channels before argmin.": lambda x, c: (
+            (x[:, None] - c).square().argmin(1)
         ),
     }
     for num, size in [(50, 8), (8, 50), (200, 2), (1, 16)]:
@@ -125,6 +167,20 @@ def move_codewords(answer: Callable) -> str:
         "Each sum is divided by K: divide by the number of the codeword's own pixels.": [
             lambda x, i, c: _sums(x, i, c) / len(c)
         ],
+        "Each sum is divided by N / K, as if all codewords had equally many pixels: divide by its own number.": [
+            lambda x, i, c: _sums(x, i, c) * len(c) / len(x)
+        ],
+        "Each count is one too large: every codeword has a pixel here, so divide by the count itself.": [
+            lambda x, i, c: _sums(x, i, c) / (_counts(i, c) + 1)
+        ],
+        "The pixels are assigned anew: the indices are given, so use those.": [
+            lambda x, i, c: _means(x, nearest(x, c), c),
+            lambda x, i, c: _means(x, nearest(x, c), c).nan_to_num(),
+            lambda x, i, c: _sums(x, nearest(x, c), c) / _counts(nearest(x, c), c).clamp(min=1),
+        ],
+        "This is decoding, a codeword for each pixel: return a new codebook, a mean for each codeword.": [
+            lambda x, i, c: c[i]
+        ],
         "The codewords haven't moved.": [lambda x, i, c: c],
         "These are medians; the mean is what makes the sum of squares smallest.": [
             lambda x, i, c: _each(c, lambda k: x[i == k].median(0).values)
@@ -158,9 +214,11 @@ def move_codewords(answer: Callable) -> str:
 @exercise
 def rescue_codewords(answer: Callable) -> str:
     """(N, dim), (N,), (K, dim) → (K, dim): used codewords at their means, unused ones at the worst-served pixels."""
-    for num, size, num_used in [(60, 8, 6), (200, 16, 16), (50, 10, 3), (20, 4, 1)]:
+    # One used codeword has a single pixel: it is used all the same.
+    for num, size, num_used in [(50, 10, 3), (60, 8, 6), (200, 16, 16), (20, 4, 1)]:
         names = torch.randperm(size)[:num_used]
-        indices = names[torch.cat([torch.arange(num_used), torch.randint(num_used, (num - num_used,))])]
+        others = torch.randint(min(1, num_used - 1), num_used, (num - num_used,))
+        indices = names[torch.cat([torch.arange(num_used), others])]
         pixels, codebook = torch.rand(num, 3), torch.rand(size, 3)
         moved = run(answer, pixels=pixels, indices=indices, codebook=codebook)
         where = f"Seen with {num} pixels and {size} codewords, of which {size - num_used} are unused."
@@ -169,30 +227,53 @@ def rescue_codewords(answer: Callable) -> str:
         used = torch.zeros(size, dtype=torch.bool).index_fill(0, names, True)
         if moved[~used].isnan().any():
             raise Wrong(f"Unused codewords become NaN, 0 / 0: divide by counts.clamp(min=1), replace them. {where}")
-        if fault := difference(moved[used], _means(pixels, indices, codebook)[used], "the mean of a used codeword"):
-            raise Wrong(f"{fault} (counting the used codewords alone). {where}")
+        single = torch.bincount(indices, minlength=size)[used] == 1
+        _judge_used(moved[used], _means(pixels, indices, codebook)[used], codebook[used], single, where)
         _judge_rescued(moved[~used], pixels, indices, codebook, where)
     return "Used codewords move to their means, unused ones to the pixels that need them most."
+
+
+def _judge_used(moved: Tensor, means: Tensor, before: Tensor, single: Tensor, where: str) -> None:
+    """Raise Wrong unless each used codeword is at its mean; single: which of them have one pixel."""
+    fault = difference(moved, means, "the mean of a used codeword")
+    if not fault:
+        return
+    if not difference(moved, before):
+        raise Wrong(f"Used codewords stay where they were: they move to their means, as in exercise 3. {where}")
+    if torch.equal((moved - means).abs().amax(1) > 1e-4, single):
+        raise Wrong(f"A codeword with a single pixel is used, too: it moves to that pixel. {where}")
+    raise Wrong(f"{fault} (counting the used codewords alone). {where}")
 
 
 def _judge_rescued(rescued: Tensor, pixels: Tensor, indices: Tensor, codebook: Tensor, where: str) -> None:
     """Raise Wrong unless the rescued codewords are the pixels farthest from their codewords, in any order."""
     if not len(rescued):
         return
-    worst_first = (pixels - codebook[indices]).square().sum(1).argsort(descending=True)
+    differences = pixels - codebook[indices]
+    after = pixels - _means(pixels, indices, codebook)[indices]
     distances, chosen = (pixels - rescued[:, None]).norm(dim=2).min(1)
+
+    def are_worst(badness: Tensor) -> bool:
+        return set(chosen.tolist()) == set(badness.topk(len(chosen)).indices.tolist())
+
     faults = {
         "Unused codewords end at 0, in black.": not rescued.any(),
         "Unused codewords stay where they were.": (rescued[:, None] - codebook).norm(dim=2).amin() < 1e-5,
         "Unused codewords should become pixels, and one of them is none.": distances.max() > 1e-4,
         "Several unused codewords take the same pixel: give each one of its own.": len(chosen.unique()) < len(chosen),
-        "These pixels are served best: take those with the largest distances.": (
-            set(chosen.tolist()) == set(worst_first[-len(chosen) :].tolist())
-        ),
-        "Unused codewords become pixels, but not those farthest from the codewords they chose, before any moved.": (
-            set(chosen.tolist()) != set(worst_first[: len(chosen)].tolist())
+    }
+    ways = {
+        "These pixels are served best: take those with the largest distances.": -differences.square().sum(1),
+        "These pixels are farthest from the means: measure before any codeword has moved.": after.square().sum(1),
+        "These distances are added up along the axes: worst served is by the sum of squares.": differences.abs().sum(1),
+        "Without the square, positive and negative differences cancel.": differences.sum(1),
+        "This compares the largest difference of a channel alone: sum the squares of all three.": (
+            differences.abs().amax(1)
         ),
     }
+    if not are_worst(differences.square().sum(1)):
+        faults |= {words: are_worst(badness) for words, badness in ways.items()}
+        faults["Unused codewords become pixels, but not those farthest from the codewords that they chose."] = True
     for words, found in faults.items():
         if found:
             raise Wrong(f"{words} {where}")
@@ -211,7 +292,7 @@ def _photo(num_colours: int) -> Tensor:
 def colours_needed(answer: Callable) -> str:
     """(3, H, W), PSNR in dB → the smallest codebook size, a power of 2, that reaches it."""
     # One colour, read wrongly by reshape(-1, 3), becomes three: no other mistake says 4.
-    for num_colours, target, needed in [(1, 40.0, 1), (16, 50.0, 16), (4, 60.0, 4), (8, 2.0, 1), (64, 45.0, 64)]:
+    for num_colours, target, needed in [(1, 40.0, 1), (16, 50.0, 16), (3, 60.0, 4), (8, 2.0, 1), (64, 45.0, 64)]:
         found = run(answer, photo=_photo(num_colours), target=target)
         where = f"Seen on a photo of {num_colours} colour{'s' * (num_colours > 1)}, for {target:g} dB."
         if isinstance(found, tuple | list) or torch.as_tensor(found).numel() != 1:
@@ -238,5 +319,6 @@ def _size_fault(found: float, needed: int, num_colours: int) -> str:
     if found < needed:
         return f"With {found:g} colours the PSNR is still below the target; it takes {needed}."
     if found == 256:
-        return f"256 is for a photo that no size is good enough for; here {needed} will do. Return at PSNR ≥ target."
+        words = "Return it at the first PSNR ≥ target, and 256 only after the loop."
+        return f"256 is for a photo that no size is good enough for; here {needed} will do. {words}"
     return f"{found:g} is enough, and not the smallest: {needed} will do."

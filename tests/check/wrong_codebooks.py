@@ -22,6 +22,13 @@ WRONG["file_bits"] = [
     (lambda height, width, size: height * width * math.log2(size) + 24, "has K of them"),
     (lambda height, width, size: height * width * math.log(size) + 24 * size, "base 2"),
     (lambda height, width, size: (height * width * math.log2(size) + 24 * size) / 8, "bytes"),
+    (lambda height, width, size: height * width * (math.log2(size) + 24 * size), "sent once"),
+    (lambda height, width, size: (height * width + size) * math.log2(size), "indices name the pixels alone"),
+    (lambda height, width, size: 24 * height * width + 24 * size, "the photo as it was"),
+    (lambda height, width, size: height * width * size.bit_length() + 24 * size, "one binary digit more"),
+    (lambda height, width, size: math.log2(size) + 24 * size / (height * width), "bits of one pixel"),
+    (lambda height, width, size: 24 * size / (height * width * math.log2(size) + 24 * size), "the codebook takes"),
+    (lambda height, width, size: height * width * math.log10(size) + 24 * size, "base 2"),
     (lambda height, width, size: 0, "should be 32384, and is 0"),
 ]
 
@@ -40,6 +47,14 @@ WRONG["nearest_colours"] = [
     (lambda pixels, codebook: torch.cdist(pixels, codebook).argmin(), "without an axis"),
     (lambda pixels, codebook: (pixels @ codebook.T).argmax(-1), "bright codewords win"),
     (lambda pixels, codebook: (pixels[:, None] - codebook).abs().max(-1).values.argmin(1), "of a channel alone"),
+    (
+        lambda pixels, codebook: (pixels @ (codebook / codebook.norm(dim=1, keepdim=True)).T).argmax(1),
+        "directions alone",
+    ),
+    (lambda pixels, codebook: torch.cdist(pixels[:, 1:2], codebook[:, 1:2]).argmin(1), "one channel alone"),
+    (lambda pixels, codebook: (codebook.square().sum(1) - pixels @ codebook.T).argmin(1), "counts twice"),
+    (lambda pixels, codebook: nearest(pixels, codebook) + 1, "start at 0"),
+    (lambda pixels, codebook: (pixels[:, None] - codebook).square().argmin(1), "index of its own"),
 ]
 
 
@@ -106,6 +121,18 @@ WRONG["move_codewords"] = [
         "only one pixel",
     ),
     (lambda pixels, indices, codebook: pixels.mean(0).repeat(len(codebook), 1), "mean of all pixels"),
+    (
+        lambda pixels, indices, codebook: _summed_pixels(pixels, indices, codebook) / (len(pixels) / len(codebook)),
+        "equally many pixels",
+    ),
+    (
+        lambda pixels, indices, codebook: (
+            _summed_pixels(pixels, indices, codebook) / (1 + torch.bincount(indices, minlength=len(codebook))[:, None])
+        ),
+        "one too large",
+    ),
+    (lambda pixels, indices, codebook: _moved(pixels, nearest(pixels, codebook), codebook), "assigned anew"),
+    (lambda pixels, indices, codebook: codebook[indices], "This is decoding"),
 ]
 
 
@@ -132,6 +159,26 @@ def _measured_after(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor
     return moved
 
 
+def _single_is_unused(pixels: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
+    moved = _moved(pixels, indices, codebook)
+    unused = torch.bincount(indices, minlength=len(codebook)) <= 1
+    distances = (pixels - codebook[indices]).square().sum(1)
+    moved[unused] = pixels[distances.topk(int(unused.sum())).indices]
+    return moved
+
+
+def _used_stay(*inputs: Tensor) -> Tensor:
+    indices, codebook = inputs[1:]
+    rescued = _rescued(*inputs, lambda pixels, distances, num: pixels[distances.topk(num).indices])
+    return rescued.index_copy(0, indices.unique(), codebook[indices.unique()])
+
+
+def _by_badness(pixels: Tensor, indices: Tensor, codebook: Tensor, badness: Callable[[Tensor], Tensor]) -> Tensor:
+    """The pixels that are worst by some other measure of their differences."""
+    places = badness(pixels - codebook[indices])
+    return _rescued(pixels, indices, codebook, lambda pixels, distances, num: pixels[places.topk(num).indices])
+
+
 WRONG["rescue_codewords"] = [
     (_moved, "become NaN"),
     (_stay, "stay where they were"),
@@ -143,7 +190,12 @@ WRONG["rescue_codewords"] = [
         "served best",
     ),
     (lambda *inputs: _rescued(*inputs, lambda pixels, distances, num: pixels[:num]), "not those farthest"),
-    (_measured_after, "they chose, before any moved"),
+    (_measured_after, "before any codeword has moved"),
+    (_single_is_unused, "with a single pixel is used, too"),
+    (_used_stay, "Used codewords stay where they were"),
+    (lambda *inputs: _by_badness(*inputs, lambda differences: differences.abs().sum(1)), "along the axes"),
+    (lambda *inputs: _by_badness(*inputs, lambda differences: differences.sum(1)), "cancel"),
+    (lambda *inputs: _by_badness(*inputs, lambda differences: differences.abs().amax(1)), "of a channel alone"),
     (lambda pixels, indices, codebook: _moved(pixels, indices, codebook)[indices.unique()], "Return a codebook"),
     (
         lambda *inputs: _rescued(*inputs, lambda pixels, d, num: pixels[d.topk(num).indices]) + 0.1,
@@ -167,7 +219,23 @@ def _bits(photo: Tensor, target: float) -> int:
     return (_needed(photo, target) or 256).bit_length() - 1
 
 
+def _first_or_256(photo: Tensor, target: float) -> int:
+    return 1 if _needed(photo, target) == 1 else 256
+
+
+def _any_number(photo: Tensor, target: float) -> int:
+    """The smallest number of colours, a power of 2 or not."""
+    x = photo.flatten(1).T
+    for size in range(1, 257):
+        book = kmeans(x, size, num_iters=2).centroids
+        if metrics.psnr(x, book[nearest(x, book)]) >= target:
+            return size
+    return 256
+
+
 WRONG["colours_needed"] = [
+    (_first_or_256, "256 only after the loop"),
+    (_any_number, "3 is none of the codebook sizes"),
     (_needed, "Where no size reaches the target, nothing is returned: it should be 256"),
     (lambda photo, target: _needed(photo, target, lambda photo: photo.reshape(-1, 3)), "mixes places and channels"),
     (lambda photo, target: (_needed(photo, target) or 512) // 2 or 1, "With 8 colours .* it takes 16"),
