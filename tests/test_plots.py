@@ -309,8 +309,8 @@ def test_captions_tell_the_measured_numbers():
     assert "held out 30.0 dB at 2" in plots.quality({"held_out": ([1, 2], [[20, 29], [22, 31]])}).caption
     photo = torch.tensor([[0.0, 1.0]]).expand(3, 4, 2)
     greys = torch.tensor([[0.1] * 3, [0.9] * 3, *[[9.0] * 3] * 6])
-    assert "4 × 2 pixels, 2 different colours." in plots.color_cube(photo).caption
-    assert "K = 8: 3 bits per pixel, PSNR 20.0 dB." in plots.color_cube(photo, greys).caption
+    assert "4 × 2 pixels, 2 different colours." in plots.color_cube(photo).alt
+    assert "K = 8: 3 bits per pixel, PSNR 20.0 dB." in plots.color_cube(photo, greys).alt
     assert "hollow if no pixel uses them: 6 of 8." in plots.color_cube(photo, greys).caption
 
 

@@ -43,7 +43,7 @@ def color_cube(photo: Tensor, codebook: Tensor | None = None) -> Figure:
     wide, high = np.array([width, height]) * max(1, min(960 // width, 720 // height)) / PIXELS_PER_INCH
     top = max(high + 0.85, 3.9)
     alt = f"{kind} and its pixels in the cube of all colours. {words}."
-    figure = Figure(wide + 4.0, top, alt=alt, caption=f"{words}. {more}")
+    figure = Figure(wide + 4.0, top, alt=alt, caption=more)
     axes = place(figure, 0, top - high - 0.3, wide, high)
     axes.set_title(words, fontsize=10, pad=4)
     _draw_pixels(axes, shown)
