@@ -4,6 +4,7 @@
 # make measurements  measure what takes longer than a notebook may, for the notebooks to draw
 # make solved     write the solved edition, for teachers, to build/solved
 # make pretrained  train the model that ships with the course, and measure it for its model card
+# make card       measure the model that ships once more for its model card
 # make bench      measure the quantizers side by side with their peers
 PYTHON ?= python3
 
@@ -14,7 +15,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 ALLOW_ROOT := $(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
 OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 
-.PHONY: lab test notebooks solved measurements pretrained bench browser
+.PHONY: lab test notebooks solved measurements pretrained card bench browser
 
 lab: $(VENV)/.has-lab $(OVERRIDES)
 	$(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
@@ -41,6 +42,9 @@ measurements: $(VENV)/.has-test
 
 pretrained: $(VENV)/.has-test
 	$(BIN)/python tools/train_pretrained.py
+
+card: $(VENV)/.has-test
+	$(BIN)/python tools/model_card.py
 
 bench: $(VENV)/.has-bench
 	$(BIN)/python -m benchmarks
