@@ -24,7 +24,7 @@ from rvq_tutorial.check.codebook_collapse import (
 from rvq_tutorial.check.codebooks import colours_needed, file_bits, move_codewords, nearest_colours, rescue_codewords
 from rvq_tutorial.check.rate_distortion import beam_encode, best_ways, product_quantize, rate_and_bound, share_bits
 from rvq_tutorial.check.residual_vq import best_split, cost, predicted_stages, residual_encode, residual_layer
-from rvq_tutorial.check.rvq_vae import bits_per_pixel, decode_prefix, drop_stages, jpeg_wins_from, layers_within
+from rvq_tutorial.check.rvq_vae import bits_given_left, decode_prefix, drop_stages, jpeg_wins_from, stages_at_price
 from rvq_tutorial.check.solved import Map
 from rvq_tutorial.check.vector_quantizer import beta_for, nearest_code, predicted_slopes, quantize_features, vq_losses
 from rvq_tutorial.check.vqvae import alone, balanced_loss, reach, surprise
@@ -36,7 +36,7 @@ __all__ = [
     "best_split",
     "best_ways",
     "beta_for",
-    "bits_per_pixel",
+    "bits_given_left",
     "colours_needed",
     "cost",
     "decode_prefix",
@@ -44,7 +44,6 @@ __all__ = [
     "ema_step",
     "file_bits",
     "jpeg_wins_from",
-    "layers_within",
     "move_codewords",
     "nearest_code",
     "nearest_colours",
@@ -62,6 +61,7 @@ __all__ = [
     "restarting_step",
     "seen_in_batch",
     "share_bits",
+    "stages_at_price",
     "steps_until_restart",
     "surprise",
     "vq_losses",
