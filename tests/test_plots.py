@@ -77,6 +77,9 @@ PICTURES = {
         bound=(RATES, 4.0**-RATES),
         title="How close to the limit?",
     ),
+    "rate–distortion, one curve shorter": lambda: plots.rate_distortion(
+        {"one codebook": (RATES[:2], 4.0 ** -RATES[:2]), "residual": (RATES, 3.0**-RATES)}
+    ),
     "bars": lambda: plots.bars({"residual": 0.05, "one big codebook": [0.02, 0.03]}, label="squared error"),
     "bars below zero": lambda: plots.bars({"a": -1.0, "b": [-2.0, -4.0]}, label="change in dB"),
     "lines": lambda: plots.lines([1, 2, 4], {"a": [3, 2, 1], "b": [3, 2.1, 1]}, xlabel="step", ylabel="usage"),
@@ -180,6 +183,11 @@ def test_no_text_is_cut_off_or_covers_another(figure, monkeypatch):
 
 def test_text_is_large_enough_to_read(figure, monkeypatch):
     assert all(text.get_fontsize() >= 9 for text in drawn_texts(figure, monkeypatch))
+
+
+def test_a_curve_that_ends_early_says_so():
+    names = [text.get_text() for text in PICTURES["rate–distortion, one curve shorter"]().axes[0].texts]
+    assert sorted(names) == ["one codebook, to 2 bits", "residual"]
 
 
 def test_fits_a_notebook(figure, request):

@@ -101,13 +101,13 @@ assert 1.35 < by_kmeans[0] / metrics.shannon_distortion(1) < 1.55
 assert wasted(3, by_kmeans[2]) > wasted(2, by_kmeans[1]) + 0.08 > wasted(1, by_kmeans[0]) + 0.16
 
 # %% [markdown]
-# Our k-means agrees with Max within 4 %. And the more bits, the more of them are wasted. One reason: Gaussian numbers crowd around 0, so the inner levels are chosen often and the outer ones seldom; and yet each index takes the same log₂ L bits.
+# Our k-means agrees with Max within 4 %. (Two of its errors lie even below the least there is: by luck, for we measure on 20,000 numbers, not on all there are.) And the more bits, the more of them are wasted. One reason: Gaussian numbers crowd around 0, so the inner levels are chosen often and the outer ones seldom; and yet each index takes the same log₂ L bits.
 #
 # ### Short words for frequent indices
 #
 # Morse gave frequent letters short signs. For indices the best lengths are known (Shannon 1948): an index with a share p of all takes −log₂ p bits. With shares ½, ¼ and ¼ these are 1, 2 and 2 bits, on average 1.5: the entropy of notebook 03. Notebook 07 writes files with such an **entropy coder**; here we count its bits.
 #
-# Once seldom indices may be long, levels need not be few. Take a mark at every multiple of a number, the **step**: the wider the step, the fewer bits are taken.
+# Where seldom indices may take many bits, there may be many levels. Take a mark at every multiple of a number, the **step**: the wider the step, the fewer bits are taken.
 
 
 # %%
@@ -123,20 +123,20 @@ def on_a_grid(train, x, step):
 
 
 # %% [markdown]
-# Marks, shares and levels come from `train`; the bits are counted on x, which none of them has seen. The step is found by halving an interval, until x takes just the bits that it may. (A file would carry the step along, one number, as a JPEG file carries its quality.)
+# Marks, shares and levels come from `train`; the bits are counted on x, which none of them has seen. The step is found by halving an interval again and again, until x takes just the bits that it may. (A file would carry the step along, one number, as a JPEG file carries its quality.)
 
 
 # %%
 def entropy_coded(train, x, rate):
     """x rebuilt from grids, one a component, whose common step takes at most `rate` bits per dimension of x."""
-    fine, coarse = 0.01, 4.0
+    fine, coarse = 0.01, 16.0
     for _ in range(20):
         step = math.sqrt(fine * coarse)
-        bits, rebuilt = zip(*[on_a_grid(*pair, step) for pair in zip(train.T, x.T, strict=True)], strict=True)
-        if torch.stack(bits).mean() > rate:
+        grids = [on_a_grid(known, column, step) for known, column in zip(train.T, x.T, strict=True)]
+        if torch.stack([bits for bits, _ in grids]).mean() > rate:
             fine = step
         else:
-            coarse, best = step, torch.stack(rebuilt, dim=1)
+            coarse, best = step, torch.stack([rebuilt for _, rebuilt in grids], dim=1)
     return best
 
 
@@ -150,10 +150,11 @@ for _seed in range(5):
     _train, _x = torch.randn(20_000, 1), torch.randn(20_000, 1)
     for _rate in (1, 2, 3):
         assert 0.22 < wasted(_rate, metrics.mse(_x, entropy_coded(_train, _x, _rate))) < 0.28
+    assert 0.12 < wasted(0.5, metrics.mse(_x, entropy_coded(_train, _x, 0.5))) < 0.19
 assert abs(0.5 * math.log2(2 * math.pi * math.e / 12) - 0.254) < 0.001
 
 # %% [markdown]
-# A quarter of a bit, at every rate. Gish and Pierce (1968) derived it: at high rates an even grid with an entropy coder wastes ½ log₂(2πe/12) = 0.254 bits, and no other scalar quantizer wastes less. The price: the number of bits differs from vector to vector, and such a stream can be read only from its beginning.
+# A quarter of a bit, at all three rates; only below 1 bit it is less, at half a bit some 0.15. Gish and Pierce (1968) derived it: at high rates an even grid with an entropy coder wastes ½ log₂(2πe/12) = 0.254 bits, and no other scalar quantizer wastes less. The price: the number of bits differs from vector to vector, and when the vectors stand one after another in a file, the file can be read only from its beginning.
 #
 # ### Vectors instead of numbers
 #
@@ -173,7 +174,7 @@ _ladder = list(one_bit.values())
 assert abs(_ladder[0] - _ladder[1]) < 0.02 and _ladder[1] > _ladder[2] > _ladder[3] > 0.25 and _ladder[3] < 0.34
 
 # %% [markdown]
-# Two components gain nothing over one: the best four points of the plane are the corners of a square, two levels times two levels. From there on, longer vectors come nearer to the bound. Shannon's proof needs vectors without end, and a codebook that doubles with every bit: that is the wall of notebook 04. The bound says what is possible, not what is affordable.
+# Two components gain nothing over one: the best four points of the plane are the corners of a square, two levels times two levels. From there on, longer vectors come nearer to the bound. Shannon's proof needs longer and longer vectors, and a codebook that doubles with every bit: that is the wall of notebook 04. The bound says what is possible, not what is affordable.
 #
 # ## Stage by stage
 #
@@ -200,11 +201,12 @@ for m, error in zip(STAGES, greedy.mean(0), strict=True):
 
 # %% tags=["claim"]
 _ratio = greedy[:, :-1] / greedy[:, 1:]
-assert _ratio.min() > 2.1 and _ratio.max() < 3.1
+assert 2.75 < (1 / greedy[:, 0]).mean() < 3.05 and 2.15 < _ratio[:, -1].mean() < 2.4
+assert all(_before > _after for _before, _after in zip(_ratio.mean(0), _ratio.mean(0)[1:], strict=False))
 assert wasted(1, greedy[:, 0]).max() < 0.3 and 1.4 < wasted(5, greedy[:, -1]).mean() < 1.75
 
 # %% [markdown]
-# A stage divides the error by some 2.5, and Shannon's bit by 4. So the first stage wastes a quarter of a bit, and five stages waste some one and a half bits of five. Part of the waste can be had back without touching the codebooks.
+# Shannon's bit divides the error by 4. The first stage divides it by some 2.9, and the fifth by 2.3. What each of them wastes adds up: after one stage a quarter of a bit, after five some one and a half bits of five. Part of the waste can be had back without touching the codebooks.
 #
 # ## Greedy is short-sighted
 #
@@ -277,7 +279,7 @@ def summed_beam(x, codebooks, beam_size):
 
 
 # %%
-some, three = unseen[:300], rvq.codebooks[:3]
+some, three = unseen[:300], rvq.codebooks[:3]  # fewer vectors than above: so the errors differ a little
 summed = {f"beam {b}": metrics.mse(some, rvq.decode(summed_beam(some, three, b))) for b in (1, 4, 16, 16**2)}
 optimum = metrics.mse(some, sums[nearest(some, sums)])
 plots.bars(summed | {"the best sum": optimum}, label="mean squared error after 3 stages")
@@ -375,7 +377,7 @@ for _rvq, _x in fitted:
     assert _errors[1][0] > _errors[0][0] and _errors[1][1] > _errors[0][1] and _errors[1][2] < _errors[0][2]
 
 # %% [markdown]
-# Now you: which of these quantizers would you take, for how many bits? All are measured on held-out data.
+# Now you: which of these quantizers would you take, for how many bits? All are measured on held-out data. (A **multiply–add** is one multiplication and one addition.)
 
 # %%
 torch.manual_seed(0)
@@ -396,8 +398,13 @@ widgets.explore(
 )
 
 # %% [markdown]
-# Compare M = 3, K = 16 with M = 2, K = 64: 3 bits per dimension both times.
-#
+# Compare M = 3, K = 16 with M = 2, K = 64: 3 bits per dimension both times. With every beam the fewer, larger codebooks leave less error, and they store 512 numbers in place of 192.
+
+# %% tags=["claim"]
+for _beam_size in (1, 4, 16):
+    assert operating_points[64, _beam_size][1] < 0.95 * operating_points[16, _beam_size][2]
+
+# %% [markdown]
 # ## The curve that beats Shannon
 #
 # A colleague has a better curve. He uses the same class, the same 16 codewords a stage, greedy search, five seeds, error bars. He only takes fewer vectors, 60, "to have it run faster":
@@ -441,11 +448,11 @@ plots.rate_distortion(both, bound=stage_bound, title="The colleague's codebooks,
 
 # %% tags=["claim"]
 assert (his_held_out > torch.tensor(stage_bound[1])).all()
-assert (his_held_out[:, -1] > 2 * greedy.mean(0)[-1]).all()
+assert 3.5 < his_held_out[:, -1].mean() / greedy.mean(0)[-1] < 5 and (his_held_out.mean(0) > greedy.mean(0)).all()
 assert round(80 * 4 * 32 / (60 * 4), 1) == 42.7
 
 # %% [markdown]
-# On held-out vectors his codebooks leave more than twice the error of ours, which were fitted on 4,096 vectors. Learning by heart only looks better; it is worse.
+# On held-out vectors his five stages leave some four times the error of ours, which were fitted on 4,096 vectors. Learning by heart only looks better; it is worse.
 
 # %% [markdown] tags=["doubters"]
 # ### How many vectors are enough?
@@ -520,7 +527,7 @@ def ways_at(rate, train, x):
 
 
 # %% [markdown]
-# First on Gaussian components, independent of each other. Which will be second best?
+# First on Gaussian components, independent of each other. Which two will be best?
 
 
 # %%
@@ -545,9 +552,12 @@ _best, _one, _product, _residual = (
 assert (_best > 1 / 16).all() and (_best < 0.93 * _one).all() and (_one < _product).all()
 assert (_product < _residual).all() and (torch.tensor(on_gaussian["residual, beam 4"]) < 0.97 * _residual).all()
 assert all(1.05 < _ratio < 1.3 for _ratio in torch.tensor(on_gaussian["scalar"]) / _one)
+torch.manual_seed(0)
+_at_one_bit = errors_of(ways_at, 1, [(torch.randn(8192, 4), torch.randn(4000, 4)) for _ in range(5)])
+assert 0.97 < sum(_at_one_bit["entropy-coded"]) / sum(_at_one_bit["one codebook"]) < 1.05
 
 # %% [markdown]
-# The entropy-coded grid is best, and plain scalar quantization is less than a third worse than the one codebook, though it stores 16 numbers in place of 1,024. Product beats residual. Where components know nothing of each other, cutting them apart costs nearly nothing.
+# At these 2 bits the entropy-coded grid is best (at 1 bit the one codebook does as well), and plain scalar quantization is less than a third worse than the one codebook, though it stores 16 numbers in place of 1,024. Product beats residual. Where components know nothing of each other, cutting them apart costs little.
 #
 # If that were all, nobody would build residual quantizers. But whose data are independent?
 #
@@ -573,15 +583,16 @@ plots.bars(raw, label="held-out MSE, 8 bits for 2 × 2 pixels of photos")
 
 # %% tags=["claim"]
 _raw = {_name: torch.tensor(_errors) for _name, _errors in raw.items()}
-assert min((_raw[_name] / _raw["one codebook"]).mean() for _name in ("scalar", "entropy-coded")) > 7
+assert min((_raw[_name] / _raw["one codebook"]).mean() for _name in ("scalar", "entropy-coded")) > 10
 assert 1.4 < (_raw["product"] / _raw["residual, greedy"]).mean() < 2.4
-assert 1.1 < (_raw["residual, greedy"] / _raw["one codebook"]).mean() < 1.6
+assert 1.2 < (_raw["residual, greedy"] / _raw["one codebook"]).mean() < 1.35
+assert 1.1 < (_raw["residual, beam 4"] / _raw["one codebook"]).mean() < 1.25
 assert (_raw["residual, beam 4"] < _raw["residual, greedy"]).all() and (
     _raw["residual, greedy"] < _raw["product"]
 ).all()
 
 # %% [markdown]
-# Another world. Neighbouring pixels are nearly alike. A quantizer that codes them apart says the same thing four times (scalar, entropy-coded) or twice (product). Those two scalar ways have more than 7 times the error of the one codebook. Residual stages look at the whole vector every time: some 1.3 times the error of the one codebook, with an eighth of its memory. (The whiskers are for the draw of the patches, from always the same three photos.)
+# Another world. Neighbouring pixels are nearly alike. A quantizer that codes them apart says the same thing four times (scalar, entropy-coded) or twice (product). The two that say it four times have more than 10 times the error of the one codebook. Residual stages look at the whole vector every time: they have some 1.3 times the error of the one codebook, or 1.2 with a beam of 4, in an eighth of its memory. (The whiskers are for the draw of the patches, from always the same three photos.)
 
 # %% [markdown] tags=["doubters"]
 # ### Searched by direction: one more way to lose bits
@@ -609,11 +620,11 @@ one_codebook = sum(raw["one codebook"]) / 5
 print(f"2 bits per dimension: the bound {metrics.shannon_distortion(2, variance):.5f}, one codebook {one_codebook:.5f}")
 
 # %% tags=["claim"]
-assert max(raw["one codebook"]) < metrics.shannon_distortion(2, variance) / 3
+assert 6.5 < metrics.shannon_distortion(2, variance) / one_codebook < 8
 assert max(raw["product"]) < metrics.shannon_distortion(2, variance)
 
 # %% [markdown]
-# The one codebook is at less than a third of it. **Who has cheated this time? Answer before you unfold.**
+# The one codebook has a seventh of it. **Who has cheated this time? Answer before you unfold.**
 #
 # <details><summary>Who</summary>
 #
@@ -623,7 +634,7 @@ assert max(raw["product"]) < metrics.shannon_distortion(2, variance)
 #
 # ### Turn, then share
 #
-# Turn the coordinates: describe a patch not by its four pixels, but by their mean and three differences. Turning changes no length, so no distortion. Which turn? The turn that leaves the new components **uncorrelated**: where one is large, another is on average neither larger nor smaller. `torch.linalg.eigh` finds it in the covariance matrix of the training patches (principal component analysis). Each column of `turn` is a new axis.
+# Turn the coordinates: describe a patch not by its four pixels, but by their mean and three differences. Turning changes no length, so no distortion. Which turn? The turn that leaves the new components **uncorrelated**: where one is large, another is on average neither larger nor smaller. `torch.linalg.eigh` finds it in the **covariance matrix** of the training patches, the table of the mean products of any two pixels, each less its mean. (This is principal component analysis.) Each column of `turn` is a new axis.
 
 # %%
 middle = patches.mean(0)
@@ -641,7 +652,7 @@ for _patches in (patches, unseen_patches):
     assert torch.corrcoef(_components.T).fill_diagonal_(0).abs().max() < 0.01
 
 # %% [markdown]
-# More than nine tenths of the variance sit in one component, twice the mean of the pixels. To give all four the same number of bits would be a waste. (Uncorrelated is not independent: at an edge all three differences are large together, their sizes correlate by 0.4 to 0.6.)
+# More than nine tenths of the variance sit in the first component. All four numbers of its axis are ½ (or all −½), so this component is twice the mean of a patch's pixels. To give all four components the same number of bits would be a waste. (Uncorrelated is not independent: at an edge all three differences tend to be large together.)
 #
 # ### Exercise 5 · Explore · ★★★ · 10 minutes
 #
@@ -686,6 +697,8 @@ assert two_shares["to where most is left"].tolist() == [5, 2, 1, 0]
 assert (variances * 4.0**-2).mean() > 8 * (variances * 4 ** -shared(variances, 8)).mean()
 
 # %% [markdown]
+# (The picture counts with Shannon's v · 2⁻²ᵇ; real levels leave more.)
+#
 # That makes two more ways, both called **transform coding**. Turn, and spend the 8 bits on scalar codebooks of 2⁵, 2², 2 and 1 levels. Or turn, and code each component on a grid: there the bits share themselves, since with one step for all, a component of small variance mostly stays on the mark 0 and takes few bits. (Turning changes nothing for the one codebook and the stages: all distances stay the same.)
 
 
@@ -707,13 +720,13 @@ on_photos = {rate: errors_of(turned_too, rate, draws) for rate in (1, 2, 3)}
 
 # %%
 costs = {  # numbers stored, multiply–adds for a vector
-    "turned, entropy-coded": (20 + 2 * 67, 16 + 4),  # some 67 marks
+    "turned, entropy-coded": (20 + 2 * 67, 16 + 4),  # some 67 marks in its four grids
     "one codebook": (256 * 4, 256 * 4),
     "residual, beam 4": (2 * 16 * 4, 16 * 4 + 4 * 16 * 4),
     "residual, greedy": (2 * 16 * 4, 2 * 16 * 4),
     "turned, scalar": (20 + 32 + 4 + 2 + 1, 16 + 32 + 4 + 2 + 1),
     "product": (2 * 16 * 2, 2 * 16 * 2),
-    "entropy-coded": (2 * 20, 4),  # some 20 marks
+    "entropy-coded": (2 * 20, 4),  # some 20 marks in its four grids
     "scalar": (4 * 4, 4 * 4),
 }
 measures = "held-out MSE", "numbers stored", "multiply–adds"
@@ -746,7 +759,7 @@ for _train, _x in draws[:2]:
     assert _least < 5 and _most > 13
 
 # %% [markdown]
-# The turned grid wins clearly: with less than a sixth of the codebook's numbers and a fiftieth of its arithmetic it leaves half the error. The turn alone, with fixed lengths, brings scalar quantization from the last place past product. Entropy coding does the rest: a tenth of the patches take less than 5 bits, another tenth more than 13, and a codebook spends 8 on each.
+# The turned grid wins clearly: with less than a sixth of the codebook's numbers and a fiftieth of its multiply–adds, the entropy coder's own work not counted, it leaves half the error. The turn alone, with fixed lengths, brings scalar quantization from the last place past product. Entropy coding does the rest: a tenth of the patches take less than 5 bits, another tenth more than 13, and a codebook spends 8 on each.
 
 # %% [markdown] tags=["doubters"]
 # ### Does the order hold for other photos, and for a codebook with an entropy coder?
@@ -804,7 +817,7 @@ assert _levels[0] + 2 < _levels[1] < _levels[2] - 2 < _levels[3] - 2
 #
 # ### The right bound
 #
-# What you found in exercise 5 is called **reverse water-filling**. In pieces without end it gives the bound for uncorrelated Gaussian components of different variances (Cover and Thomas, Theorem 10.3.3). 500 pieces a bit will do:
+# What you found in exercise 5 is called **reverse water-filling**. With smaller and smaller pieces it gives the bound for Gaussian vectors whose components are uncorrelated and of different variances (Cover and Thomas, Theorem 10.3.3; in Gaussian vectors, uncorrelated *is* independent). 500 pieces a bit will do:
 
 
 # %%
@@ -813,7 +826,7 @@ def gaussian_bound(variances, rate):
     return (variances * 4 ** -shared(variances, rate * len(variances), piece=0.002)).mean().item()
 
 
-unseen_variances = torch.linalg.eigvalsh(unseen_patches.T.cov())  # the held-out patches', each turned its own way
+unseen_variances = torch.linalg.eigvalsh(unseen_patches.T.cov())  # along the held-out patches' own axes
 right_bound = [1, 2, 3], [gaussian_bound(unseen_variances, rate) for rate in (1, 2, 3)]
 curves = {}
 for name in ("one codebook", "residual, beam 4", "turned, scalar", "turned, entropy-coded"):
@@ -834,14 +847,14 @@ _at_one_bit = [sum(on_photos[1][_name]) / 5 for _name in curves]
 assert max(_at_one_bit) < 1.3 * min(_at_one_bit)
 
 # %% [markdown]
-# All ways of fixed length lie above this bound, the one codebook by less than half. And the turned grid? At 2 and 3 bits it lies below, on held-out photos, with every bit counted. It is honest again: this is the bound for *Gaussian* vectors, and of all vectors with the same variances and correlations, the Gaussian ones are the hardest to code. In photos many patches are flat. An entropy coder saves bits there and spends them at the edges; fixed lengths can't. For photos nobody knows the true bound. (At 1 bit all four are nearly alike: the win needs bits to move.)
+# All ways of fixed length lie above this bound, the one codebook by less than half. And the turned grid? At 2 and 3 bits it lies below, on held-out photos, with every bit counted. It is honest again: this is the bound for *Gaussian* vectors, and of all vectors with the same variances and correlations, the Gaussian ones are the hardest to code (a theorem, too). In photos many patches are flat. An entropy coder saves bits there and spends them at the edges; fixed lengths can't. For photos nobody knows the true bound. (At 1 bit all four are nearly alike: where there are few bits, few can be moved.)
 #
 # ## What we saw
 #
-# - Shannon's bound for independent Gaussian components is σ² 2⁻²ᴿ. A grid with entropy coding wastes a quarter of a bit at every rate; five residual stages of 16 codewords, on 4 components, some one and a half bits of five.
+# - Shannon's bound for independent Gaussian components is σ² 2⁻²ᴿ. A grid with entropy coding wastes a quarter of a bit at 1, 2 and 3 bits; five residual stages of 16 codewords, on 4 components, some one and a half bits of five.
 # - A beam of 16 saves some 0.45 of these bits with the same codebooks, if it ranks by the last residual; its prefixes are worse.
 # - A curve measured on what it was fitted on fell below half of the bound, over five seeds.
-# - At 8 bits for 2 × 2 pixels, residual has less than 1.6 times the error of one codebook, with an eighth of the memory, and scalar more than 7 times. Turned and entropy-coded, scalar has half.
+# - At 8 bits for 2 × 2 pixels, residual has some 1.3 times the error of one codebook, with an eighth of the memory, and scalar more than 10 times. Turned and entropy-coded, scalar has half.
 # - Photos lie honestly below σ² 2⁻²ᴿ, because their pixels hang together; and below the bound for correlated Gaussian vectors, because they aren't Gaussian.
 #
 # In 06 a network takes the place of the turn. In 07 a beam searches its stages, an entropy coder writes what they say, and rivals are judged by such curves.

@@ -47,6 +47,12 @@ RATE_MISTAKES: dict[str, Callable[[int, int, int], float]] = {
         num * math.ceil(math.log2(size)) / dim
     ),
     "Don't round: bits per dimension needn't be whole.": lambda dim, size, num: num * math.log2(size) // dim,
+    "Don't round up: bits per dimension needn't be whole.": lambda dim, size, num: math.ceil(
+        num * math.log2(size) / dim
+    ),
+    "M indices of log₂ K bits each take M · log₂ K bits: multiply, don't add.": lambda dim, size, num: (
+        (num + math.log2(size)) / dim
+    ),
 }
 # Functions of σ², R and dim, in place of σ² 2^(−2R).
 BOUND_MISTAKES: dict[str, Callable[[float, float, int], float]] = {
@@ -77,6 +83,9 @@ BOUND_MISTAKES: dict[str, Callable[[float, float, int], float]] = {
         variance * 4 ** -(rate * dim)
     ),
     "The base of the power is 2, not e.": lambda variance, rate, dim: variance * math.exp(-2 * rate),
+    "This is the error of a whole vector: D is the mean per dimension, so don't multiply by dim.": (
+        lambda variance, rate, dim: dim * variance * 4**-rate
+    ),
 }
 
 
@@ -176,6 +185,9 @@ WAYS_MISTAKES = {
     "All ways are here; keep the first beam_size.": lambda r, c, beam: _ways(r, c, len(r) * len(c)),
     "Only the best way is here; keep the first beam_size.": lambda r, c, beam: _ways(r, c, 1),
     "Only the first path goes on here; look at the residuals of all B.": lambda r, c, beam: _ways(r[:1], c, beam),
+    "What the paths had left before is added in; only what the ways leave over counts.": lambda r, c, beam: _ranked(
+        torch.cdist(r, c).square() + r.square().sum(-1, keepdim=True), beam, len(c)
+    ),
     "Each path is sorted on its own: flatten the table first, so that all ways compete.": _row_by_row,
     "A residual and a codeword are subtracted, not added.": lambda r, c, beam: _ways(r, -c, beam),
     "The differences are added up as they are, and cancel: square them first.": lambda r, c, beam: _ranked(
@@ -212,7 +224,7 @@ WAYS_MISTAKES = {
 def best_ways(answer: Callable) -> str:
     """(B, dim), (K, dim), beam_size → the parents and indices of the best ways to go on, best first."""
     for paths, dim, size, beam_size in [(4, 3, 16, 6), (3, 2, 5, 4), (8, 4, 4, 10), (1, 2, 8, 3)]:
-        scale = torch.linspace(0.5, 3, paths)[:, None]  # good and bad paths
+        scale = torch.linspace(0.8, 2, paths)[:, None]  # good and bad paths
         residuals, codebook = scale * torch.randn(paths, dim), torch.randn(size, dim)
         inputs = {"residuals": residuals, "codebook": codebook, "beam_size": beam_size}
         parts(run(answer, **inputs), "parents", "indices")
@@ -277,11 +289,26 @@ def _chosen_at_the_end(x: Tensor, codebooks: Tensor, beam_size: int) -> Tensor:
     return paths[torch.arange(len(x)), best]
 
 
+def _chosen_in_the_last_stage(x: Tensor, codebooks: Tensor, beam_size: int) -> Tensor:
+    paths, residuals = _beam(x, codebooks[:-1], beam_size, _sum_of_all)
+    ways = _score_of_last(residuals, residuals[:, :, None] - codebooks[-1]).flatten(1).argmin(1)
+    parents, indices = ways // codebooks.shape[1], ways % codebooks.shape[1]
+    return torch.cat([paths[torch.arange(len(x)), parents], indices[:, None]], 1)
+
+
+def _best_of_all_sums(x: Tensor, codebooks: Tensor, beam_size: int) -> Tensor:
+    return _best_of_beam(x, codebooks, codebooks.shape[1] ** len(codebooks))
+
+
 BEAM_MISTAKES = {
     "The paths are still ranked by the sum of all stages' errors; only the last residual counts.": (
         lambda x, codebooks, beam: _best_of_beam(x, codebooks, beam, _sum_of_all)
     ),
-    "The sum of all stages' errors still decides which paths go on; it must count nowhere.": _chosen_at_the_end,
+    "The sum of all stages' errors still decides which paths go on; it must count nowhere.": [
+        _chosen_at_the_end,
+        _chosen_in_the_last_stage,
+    ],
+    "This is the best of all sums: keep only the beam_size best paths after each stage.": _best_of_all_sums,
     "This is the greedy search: keep beam_size paths, not one.": lambda x, codebooks, beam: _best_of_beam(
         x, codebooks, 1
     ),
@@ -371,6 +398,21 @@ def _every_sth(x: Tensor, codebooks: Tensor) -> Tensor:
     return torch.cat([c[nearest(piece, c)] for piece, c in zip(pieces, codebooks, strict=True)], 1)
 
 
+def _every_sth_in_its_place(x: Tensor, codebooks: Tensor) -> Tensor:
+    pieces = [x[:, s :: len(codebooks)] for s in range(len(codebooks))]
+    return torch.stack([c[nearest(piece, c)] for piece, c in zip(pieces, codebooks, strict=True)], 2).flatten(1)
+
+
+def _by_absolute_differences(x: Tensor, codebooks: Tensor) -> Tensor:
+    pieces = zip(x.chunk(len(codebooks), 1), codebooks, strict=True)
+    return torch.cat([codebook[torch.cdist(piece, codebook, 1).argmin(1)] for piece, codebook in pieces], 1)
+
+
+def _one_index_for_the_vector(x: Tensor, codebooks: Tensor) -> Tensor:
+    joined = torch.cat(list(codebooks), 1)
+    return joined[nearest(x, joined)]
+
+
 def _one_index_for_all(x: Tensor, codebooks: Tensor) -> Tensor:
     index = nearest(x.chunk(len(codebooks), 1)[0], codebooks[0])
     return torch.cat([codebook[index] for codebook in codebooks], 1)
@@ -420,7 +462,12 @@ PRODUCT_MISTAKES = {
     "The pieces are joined in another order: the first comes first.": lambda x, codebooks: torch.cat(
         _in_pieces(x, codebooks)[::-1], 1
     ),
-    "The pieces are made of every S-th component; take neighbouring ones, as chunk does.": _every_sth,
+    "The pieces are made of every S-th component; take neighbouring ones, as chunk does.": [
+        _every_sth,
+        _every_sth_in_its_place,
+    ],
+    "A vector gets one index for all its pieces here; each piece has an index of its own.": _one_index_for_the_vector,
+    "This adds up |differences|; nearest is where their squares add up to least.": _by_absolute_differences,
     "reshape mixes the rows here: cut each row into pieces, x.chunk(S, dim=1).": _reshaped,
     "These are the indices; return the codewords, joined.": _piece_indices,
     "Each piece is searched in the first codebook; each has its own to be searched in.": lambda x, codebooks: (
@@ -577,6 +624,18 @@ SHARES_MISTAKES = {
         _water_filling(v, bits) / len(v)
     ),
     "These are the right shares times dim: they add up to too much.": lambda v, bits: _water_filling(v, bits) * len(v),
+    "A bit divides the distortion by 4, so half of log₂ v counts, not all of it.": lambda v, bits: (
+        bits / len(v) + v.log2() - v.log2().mean()
+    ).clamp(min=0),
+    "Only bits / dim are shared here: `bits` is for all together, and all of it is spent.": lambda v, bits: (
+        _water_filling(v, bits / len(v))
+    ),
+    "These are the right shares in reverse order: each belongs to its own component.": lambda v, bits: _water_filling(
+        v, bits
+    ).flip(0),
+    "Pieces of a quarter of a bit are too large: cut the bits into smaller ones.": lambda v, bits: _handed_out(
+        v, bits, 0.25
+    ),
     "All bits go to the first component here.": lambda v, bits: bits * F.one_hot(torch.tensor(0), len(v)),
 }
 

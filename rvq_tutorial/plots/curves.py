@@ -76,11 +76,12 @@ def rate_distortion(
     axes = figure.subplots()
     axes.set(title=title, xlabel="bits per dimension", ylabel="mean squared error per dimension")
     axes.set_yscale("log")
-    lines = {}
+    lines, most = {}, max(rates[-1] for rates, _ in curves.values())
     for rank, (name, (rates, errors)) in enumerate(curves.items()):
         deviation = errors.std(0) if len(errors) > 1 else None
         style = _series_style(name, rank) | {"capsize": 3, "elinewidth": 1.2}
-        lines[name] = axes.errorbar(rates, errors.mean(0), deviation, **style).lines[0]
+        label = name if rates[-1] == most else f"{name}, to {rates[-1]:.3g} bits"
+        lines[label] = axes.errorbar(rates, errors.mean(0), deviation, **style).lines[0]
     if bound:
         lines["Shannon's bound"] = axes.plot(*bound, "--", color=COLORS["bound"], linewidth=1.2)[0]
     _label_ends(axes, lines)

@@ -20,6 +20,9 @@ def _rate_and(dim: int, size: int, num: int, bound: Callable[[float], float]) ->
 
 
 WRONG["rate_and_bound"] = [
+    (lambda dim, size, num, variance: ((num + math.log2(size)) / dim, 1.0), "multiply, don't add"),
+    (lambda dim, size, num, variance: (math.ceil(num * math.log2(size) / dim), 1.0), "up: bits per dimension"),
+    (lambda dim, size, num, variance: _rate_and(dim, size, num, lambda r: dim * variance * 4**-r), "a whole vector"),
     (lambda dim, size, num, variance: (num * math.log2(size), variance * 4 ** -(num * math.log2(size) / dim)), "share"),
     (lambda dim, size, num, variance: (dim * num * math.log2(size), 1.0), "divide by dim"),
     (lambda dim, size, num, variance: (math.log2(size) / dim, 1.0), "M stages"),
@@ -85,6 +88,10 @@ def _vectors(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[Tenso
 
 
 WRONG["best_ways"] = [
+    (
+        lambda r, c, beam: _split((_table(r, c) + r.square().sum(-1)[:, None]).flatten().argsort()[:beam], len(c)),
+        "had left before is added in",
+    ),
     (lambda r, c, beam: _split((-_table(r, c)).flatten().argsort()[:beam], len(c)), "worst ways"),
     (lambda r, c, beam: _split(_table(r, c).flatten().topk(beam).indices, len(c)), "worst ways"),
     (lambda r, c, beam: _split(_table(r, c).flatten().argsort()[-beam:], len(c)), "end of the sorted list"),
@@ -128,6 +135,7 @@ def _searched(x: Tensor, codebooks: Tensor, beam_size: int, change: str = "") ->
                     left = residual - codeword
                     error = {"sum": left, "abs": left.abs()}.get(change, left.square()).sum().item()
                     error += before if change in ("summed", "summed, but for the choice") else 0
+                    error += before if change == "summed, but for the last" and len(path) + 1 < len(codebooks) else 0
                     error -= before if change == "taken off" else 0
                     error = before + left.norm().item() if change == "lengths" else error
                     ways.append((error, left, [*path, k], row))
@@ -165,12 +173,20 @@ def _mixed_up(x: Tensor, codebooks: Tensor, beam_size: int, change: str) -> Tens
     return paths[:, 0]
 
 
+def _all_sums(x: Tensor, codebooks: Tensor) -> Tensor:
+    paths = torch.cartesian_prod(*[torch.arange(codebooks.shape[1])] * len(codebooks)).view(-1, len(codebooks))
+    sums = sum(codebook[index] for codebook, index in zip(codebooks, paths.T, strict=True))
+    return paths[nearest(x, sums)]
+
+
 def _rebuilt(x: Tensor, codebooks: Tensor, beam_size: int) -> Tensor:
     paths = _searched(x, codebooks, beam_size)
     return sum(codebook[index] for codebook, index in zip(codebooks, paths.T, strict=True))
 
 
 WRONG["beam_encode"] = [
+    (lambda x, codebooks, beam: _searched(x, codebooks, beam, "summed, but for the last"), "which paths go on"),
+    (lambda x, codebooks, beam: _all_sums(x, codebooks), "best of all sums"),
     (lambda x, codebooks, beam: _searched(x, codebooks, beam, "summed"), "sum of all stages"),
     (lambda x, codebooks, beam: _searched(x, codebooks, beam, "summed, but for the choice"), "which paths go on"),
     (lambda x, codebooks, beam: _searched(x, codebooks, beam, "greedy"), "greedy"),
@@ -207,6 +223,17 @@ def _cut(x: Tensor, codebooks: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 WRONG["product_quantize"] = [
+    (
+        lambda x, codebooks: torch.stack(
+            [c[nearest(x[:, s :: len(codebooks)], c)] for s, c in enumerate(codebooks)], dim=2
+        ).flatten(1),
+        "every S-th",
+    ),
+    (lambda x, codebooks: (c := torch.hstack(list(codebooks)))[nearest(x, c)], "one index for all its pieces"),
+    (
+        lambda x, codebooks: torch.cat([c[torch.cdist(p, c, p=1).argmin(1)] for p, c in _cut(x, codebooks)], dim=1),
+        "squares add up to least",
+    ),
     (lambda x, codebooks: torch.cat(_in_pieces(x, codebooks[:1].repeat(len(codebooks), 1, 1)), 1), "first codebook"),
     (
         lambda x, codebooks: torch.cat(
@@ -306,6 +333,13 @@ def _scaled(variances: Tensor, bits: float) -> Tensor:
 
 
 WRONG["share_bits"] = [
+    (
+        lambda variances, bits: (bits / len(variances) + variances.log2() - variances.log2().mean()).clamp(min=0),
+        "half of log₂ v",
+    ),
+    (lambda variances, bits: _handed_out(variances, bits / len(variances), bits / 2000), "Only bits / dim"),
+    (lambda variances, bits: _handed_out(variances, bits, bits / 2000).flip(0), "reverse order"),
+    (lambda variances, bits: _handed_out(variances, bits, 0.25), "a quarter of a bit"),
     (lambda variances, bits: torch.full_like(variances, bits / len(variances)), "get the same share"),
     (lambda variances, bits: bits * variances / variances.sum(), "in proportion to the variances here"),
     (lambda variances, bits: bits * variances.sqrt() / variances.sqrt().sum(), "standard deviations"),
