@@ -17,16 +17,19 @@ def _half_squares(codebook: Tensor) -> Tensor:
 
 
 # Mistakes, each as the function of x and the codebook that makes it.
-_NEAREST_MISTAKES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_NEAREST_MISTAKES: dict[str, Callable[[Tensor, Tensor], Tensor] | list[Callable[[Tensor, Tensor], Tensor]]] = {
     "These are the codewords farthest away: the smallest score wins, so take argmin.": (
         lambda x, c: torch.cdist(x, c).argmax(1)
     ),
     "The product has the wrong sign: ½‖c‖² − x·c.": lambda x, c: (_half_squares(c) + x @ c.T).argmin(1),
-    "Codewords with a large norm win too often: leave out ‖x‖², but not ½‖c‖².": lambda x, c: (x @ c.T).argmax(1),
+    "Codewords with a large norm win too often: add to each codeword's score its own ½‖c‖².": lambda x, c: (
+        x @ c.T
+    ).argmax(1),
     "The minus is lost: a large product means near, so it is argmin of ½‖c‖² − x·c.": lambda x, c: (x @ c.T).argmin(1),
-    "The squares weigh too much: it is ½‖c‖² − x·c, or ‖c‖² − 2 x·c.": (
-        lambda x, c: (2 * _half_squares(c) - x @ c.T).argmin(1)
-    ),
+    "The squares weigh too much: it is ½‖c‖² − x·c, or ‖c‖² − 2 x·c.": [
+        lambda x, c: (2 * _half_squares(c) - x @ c.T).argmin(1),
+        lambda x, c: (2 * _half_squares(c) - x @ c.T / 2).argmin(1),
+    ],
     "The squares weigh too little: it is ½‖c‖² − x·c, or ‖c‖² − 2 x·c.": (
         lambda x, c: (_half_squares(c) - 2 * x @ c.T).argmin(1)
     ),
@@ -47,12 +50,14 @@ _NEAREST_MISTAKES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "These are nearest along the axes, by absolute differences: square them.": (
         lambda x, c: torch.cdist(x, c, p=1).argmin(1)
     ),
-    "The minimum is taken over the vectors; take it over the codewords, argmin(1).": (
-        lambda x, c: torch.cdist(x, c).argmin(0)
-    ),
-    "argmin without an axis gives one number for the whole table: argmin(1) gives one for each row.": (
-        lambda x, c: torch.cdist(x, c).argmin()
-    ),
+    "The minimum is taken over the vectors; take it over the codewords, argmin(1).": [
+        lambda x, c: torch.cdist(x, c).argmin(0),
+        lambda x, c: (_half_squares(c) - x @ c.T).argmin(0),
+    ],
+    "argmin without an axis gives one number for the whole table: argmin(1) gives one for each row.": [
+        lambda x, c: torch.cdist(x, c).argmin(),
+        lambda x, c: (_half_squares(c) - x @ c.T).argmin(),
+    ],
     "These are the smallest scores; asked is where they stand: argmin, not min.": (
         lambda x, c: (_half_squares(c) - x @ c.T).amin(1)
     ),
@@ -115,6 +120,8 @@ def predicted_slopes(answer: Callable) -> str:
     return "The true slope is 0; straight-through says 2 (0 − 0.9) = −1.8."
 
 
+_NO_ITEM = "leave out .item() and float()."
+
 # What a loss may be instead of the mean of the squared errors. {loss} is its name.
 _LOSS_MISTAKES: dict[str, Callable[[Tensor], Tensor]] = {
     "The {loss} is a sum: take the mean.": lambda error: error.square().sum(),
@@ -134,7 +141,7 @@ _LOSS_MISTAKES: dict[str, Callable[[Tensor], Tensor]] = {
     ).mean(),
     "The {loss} takes absolute values: square the differences.": lambda error: error.abs().mean(),
     "The {loss} isn't squared: differences of both signs cancel.": lambda error: error.mean(),
-    "The {loss} isn't squared: differences of both signs cancel": lambda error: -error.mean(),
+    "The {loss} isn't squared, and differences of both signs cancel.": lambda error: -error.mean(),
     "The {loss} is the square of a mean: square first, or differences of both signs cancel.": (
         lambda error: error.mean().square()
     ),
@@ -167,6 +174,8 @@ def vq_losses(answer: Callable) -> str:
                 if not difference(loss, mistake(x - quantized)):
                     raise Wrong(f"{words.format(loss=name)} Seen for x and quantized of shape {shape}.")
             raise Wrong(f"{fault} for x and quantized of shape {shape}.")
+        if not all(isinstance(loss, Tensor) for loss in losses):
+            raise Wrong(f"These are plain numbers, through which no gradient flows: {_NO_ITEM}")
 
         moves = [[bool(gradient.any()) for gradient in gradients(loss, x, quantized)] for loss in losses]
         if moves == [[True, False], [False, True]]:
@@ -247,6 +256,8 @@ def quantize_features(answer: Callable) -> str:
             )
         _judge_result(quantized, **inputs)
         _judge_loss(loss, **inputs)
+        if not isinstance(loss, Tensor):
+            raise Wrong(f"The loss is a plain number, through which no gradient flows: {_NO_ITEM}")
         _judge_gradients(quantized, loss, **inputs)
     return "Values, losses and gradients are right, for every shape tried."
 
@@ -320,7 +331,7 @@ def _judge_gradients(quantized: Tensor, loss: Tensor, features: Tensor, codebook
         raise Wrong("The loss has the right value, and not the right gradient: in each loss, detach one side.")
 
 
-_BETA_MISTAKES: dict[str, Callable] = {
+_BETA_MISTAKES: dict[str, Callable | list[Callable]] = {
     "That is the share that x goes: to the codeword's 1 part x goes β parts.": lambda share: 1 - share,
     "That is the share itself: at β = 1 the codeword goes half the way.": lambda share: share,
     "That is the β at which x goes this share; here it is the codeword.": lambda share: share / (1 - share),
@@ -334,6 +345,15 @@ _BETA_MISTAKES: dict[str, Callable] = {
     "The whole way is 1 + β parts, not β: the codeword's share is 1 / (1 + β).": lambda share: 1 / share - share,
     "The share is taken in percent; it is a number from 0 to 1.": lambda share: 100 / share - 1,
     "// rounds down to a whole number: divide with /.": lambda share: 1 // share - 1,
+    "The result is rounded: return the number as it is.": [
+        lambda share: round(1 / share - 1, 1),
+        lambda share: round(1 / share - 1, 2),
+    ],
+    "That is a straight line through two measured shares; try a third β: the law is curved.": [
+        lambda share: 2 * (1 - share),
+        lambda share: 1.25 * (1 - share),
+    ],
+    "That is 100 times too large: β is a factor, not a percentage.": lambda share: 100 * (1 / share - 1),
 }
 
 
@@ -343,6 +363,6 @@ def beta_for(answer: Callable) -> str:
     results = [run(answer, share=share) for share in (0.8, 0.3)]
     if not difference(*results):
         raise Wrong(f"That is {shown(results[0])} for every share: β must depend on the share that is asked for.")
-    for share in (0.8, 0.5, 0.3, 0.05, 1.0):
+    for share in (0.3, 0.8, 0.5, 0.05, 1.0):
         compare(answer, lambda share: 1 / share - 1, _BETA_MISTAKES, share=share)
     return "The codeword goes 1 / (1 + β) of the way, so β = 1 / share − 1."
