@@ -111,9 +111,9 @@ assert wrong["torch.cdist"][0] < 0.01 and wrong["torch.cdist"][-1] > 0.2
 assert max(wrong["nearest"]) < 0.001
 
 # %% [markdown]
-# The formula is right and the arithmetic is not. Far out, the scores are around 8 · 1000² / 2 = 4,000,000 and differ by about 1. A float32 has some seven digits, so what decides is rounded away.
+# The formula is right, the arithmetic isn't. Far out, the scores are around 8 · 1000² / 2 = 4,000,000 and differ by about 1. A float32 has some seven digits, so what decides is rounded away.
 #
-# **The mend.** Take the codebook's mean off both sides before the product. Differences stay the same, and the numbers are small again. `nearest` does that: its curve stays at zero.
+# **The mend.** Subtract the codebook's mean from vectors and codewords before the product. Differences stay the same, and the numbers are small again. `nearest` does that: its curve stays at zero.
 #
 # ## A staircase has no slope
 #
@@ -209,7 +209,7 @@ assert abs(gradient(number_loss, number).item() + 1.8) < 1e-6
 # %% [markdown]
 # The slope is taken at the codeword, x̂ = 0, and not at x = 0.3.
 #
-# In the picture the dashed lines are what autograd believes. They touch the truth at one place only: where x is now. Move x, and the constant is made anew: the lines are laid through the new place. Right of 0.5 the slope changes its sign: the codeword 1 is past the target, so x is pulled back.
+# In the picture the dashed lines are what autograd believes. They touch the truth only where x is now. Move x, and they are laid anew through the new place. Right of 0.5 the slope changes its sign: the codeword 1 is past the target, so x is pulled back.
 
 # %%
 widgets.explore(lambda x: plots.staircase(levels, target=0.9, x=x), x=[-1.2, -0.7, -0.3, 0.0, 0.3, 0.45, 0.7, 1.2])
@@ -276,11 +276,11 @@ assert torch.all(truth == 0)
 assert torch.allclose(by_weight, pretence, rtol=1e-5, atol=1e-8) and by_weight.norm() > 1e-3
 
 # %% [markdown]
-# Triangles pointing down lie on the diagonal, triangles pointing up at zero. So the exact statement is: **The straight-through gradient is the gradient of the loss in which every vector's error x̂ − x is kept constant.** The true gradient is zero, all of it.
+# With the error frozen, all slopes lie on the diagonal; those of the loss as it is lie at zero. So the exact statement is: **The straight-through gradient is the gradient of the loss in which every vector's error x̂ − x is kept constant.** The true gradient is zero, all of it.
 #
 # ### Is the pretence a good guide?
 #
-# For one vector and a small step it is plainly wrong. A crowd of vectors is another matter. Move many numbers, spread evenly over a range, each by a little: most keep their codeword, and the few that cross a border jump far. How far does x̂ move on average, for a move of x?
+# For one vector and a small step it is plainly wrong. A crowd of vectors is another matter. Move many numbers, spread evenly over a range, each by a little: most keep their codeword, and the few that cross a border jump far. How far does x̂ move on average, for a move of x? We take the slope of the straight line through 0 that fits jumps against moves best, Σ jump · move / Σ move².
 
 
 # %%
@@ -300,7 +300,7 @@ for _a in half_widths:
     assert abs(average_slope(_a * (2 * torch.rand(300_000, 1) - 1), levels) - (_a > 0.5) / _a) < 0.08
 
 # %% [markdown]
-# Where the crowd reaches from −1 to 1 the slope is the 1 that straight-through pretends. Elsewhere it is more, or less, or nothing. Theory says the same: the slope is the sum of all jumps within the crowd, divided by the crowd's width.
+# Where the crowd reaches from −1 to 1 the slope is the 1 that straight-through pretends. Elsewhere it is more, less, or nothing. In theory the slope is the sum of all jumps within the crowd, divided by the crowd's width.
 
 # %%
 widgets.explore(lambda half_width: plots.moved_crowd(levels, half_width), half_width=half_widths)
@@ -325,9 +325,11 @@ for _dim in (1, 8):
         assert abs(_seen - _theory) < 0.06
 assert abs(fitted_slopes["dim 1, 1 − D/σ²"][0] - 0.64) < 0.015 and fitted_slopes["dim 1, 1 − D/σ²"][2] > 0.985
 assert abs(fitted_slopes["dim 8, 1 − D/σ²"][-1] - 0.67) < 0.02
+_spiral = data.toy("spiral", 20_000, seed=0)
+assert 0.4 < average_slope(_spiral, kmeans(_spiral[:4000], 64).centroids) < 0.6
 
 # %% [markdown]
-# The slope comes near 1 when the codebook is **fine**, its error small beside the spread of the vectors. In one dimension 16 codewords bring it to .99. In 8 dimensions 256 codewords, 1 bit for each component, bring it to .67, and straight-through's 1 is half as much again as that. So on average the pretence has the right direction, and for fine codebooks the right size too. That is a reason to bet on it, not a theorem.
+# The slope comes near 1 when the codebook is **fine**, its error small beside the spread of the vectors. In one dimension 16 codewords bring it to .99. In 8 dimensions 256 codewords, 1 bit for each component, bring it to about two thirds, and straight-through's 1 is half as much again. So on a Gaussian crowd the pretence has the right direction on average, and for fine codebooks the right size. On our thin spiral even 64 codewords give only about ½: moves across the curve hardly change x̂. The pretence is a bet, not a theorem.
 
 # %% [markdown] tags=["doubters"]
 # ### Why 1 − D/σ²
@@ -349,7 +351,7 @@ assert abs(by_lemma - average_slope(normal, unfitted)) < 0.05
 # %% [markdown]
 # ## Who teaches the codebook?
 #
-# Going forward, every x̂ is a codeword. Does the reconstruction loss improve the codewords?
+# Does the reconstruction loss improve the codewords?
 
 # %%
 print("gradient by the codebook, with straight-through:", gradient(rebuilt_loss, codewords_2d))
@@ -370,7 +372,7 @@ assert gradient(rebuilt_loss, codewords_2d) is None and true_slopes.norm() > 1e-
 #
 # $$L = \underbrace{\text{reconstruction}}_{\text{moves encoder, decoder}} + \underbrace{\|\mathrm{sg}[x] - \hat x\|^2}_{\text{codebook loss}} + \beta\,\underbrace{\|x - \mathrm{sg}[\hat x]\|^2}_{\text{commitment loss}}$$
 #
-# (The paper writes squared lengths; we divide them by the number of components. Only the scale differs.)
+# (The paper doesn't divide by the number of components; only the scale differs.)
 #
 # The **codebook loss** pulls a codeword towards the vectors that chose it. The **commitment loss** pulls the vectors towards their codeword, so that the encoder's output doesn't grow or wander about faster than the codewords can follow. Both losses are the same number, the distortion of notebook 01. They differ only in who is moved.
 #
@@ -421,7 +423,7 @@ assert _moved == [[True, False, True], [False, True, False], [True, False, False
 plots.loss_graph()
 
 # %% [markdown]
-# The codebook learns from its own loss alone. The encoder hears two losses. Of the nine entries one is invented by straight-through, the reconstruction loss by the encoder, and one is hidden by it, the reconstruction loss by the codebook. All others are true. The codebook loss and the commitment loss need no pretence: on a border between two cells both codewords are equally far, so the distance to the *nearest* codeword has no jump. Following the codebook loss downhill is what k-means does in notebook 01, in small steps.
+# The codebook learns from its own loss alone, the encoder from two. Straight-through invents one of the nine entries, the reconstruction loss by the encoder, and hides one, the reconstruction loss by the codebook. The codebook loss and the commitment loss share out the true gradient of the distortion: one keeps its slope by the codewords, the other its slope by the encoder. No pretence is needed here: on a border between two cells both codewords are equally far, so the distance to the *nearest* codeword has no jump. Following the codebook loss downhill is what k-means does in notebook 01, in small steps.
 
 # %% [markdown] tags=["doubters"]
 # ### Are the other gradients true?
@@ -461,7 +463,7 @@ class Quantizer(nn.Module):
 
 
 # %% [markdown]
-# The package's `VectorQuantizer` is the same layer. Two of its settings belong to notebook 03. Here we choose the plain way: `codebook_update="gradient"`, the codebook learns by its loss, and `dead_code_threshold=0`, codewords that nobody uses are left alone. The layer returns a named tuple, a `QuantizerOutput`. With the same codebook and the same x, both layers must say the same.
+# The package's `VectorQuantizer` is the same layer. Two of its settings belong to notebook 03. Here we choose the plain way: `codebook_update="gradient"`, the codebook learns by its loss, and `dead_code_threshold=0`, codewords that nobody uses are left alone. Its result is a named tuple, a `QuantizerOutput`. With the same codebook both layers must say the same.
 
 # %%
 ours = Quantizer(2, 16)
@@ -504,7 +506,7 @@ assert all(abs(loss / commitment["mean"][0] - 1) < 1e-4 for loss in commitment["
 assert all(abs(loss / (n * commitment["sum"][0]) - 1) < 1e-4 for loss, n in zip(commitment["sum"], copies, strict=True))
 
 # %% [markdown]
-# The sum grows with the batch. The reconstruction loss doesn't: whoever takes a batch 16 times as large has made the quantizer's losses 16 times as important. The slip exists the other way round too: pythae, a library of autoencoders (version 0.1.2), takes the quantizer's losses as means and sums the reconstruction error over the pixels, so there the balance changes with the size of the image.
+# The sum grows with the batch. The reconstruction loss doesn't: whoever takes a batch 16 times as large has made the quantizer's losses 16 times as important. The slip exists the other way round too: pythae 0.1.2, a library of autoencoders, averages the quantizer's losses and sums the reconstruction error over the pixels, so the balance changes with the image's size.
 #
 # **The mend.** Means everywhere, in the quantizer over all that was quantized.
 #
@@ -531,14 +533,14 @@ assert _output.quantized.shape == (1, 64, 8, 8) and _output.indices.shape == (1,
 # %% [markdown]
 # ### What is wrong here? · The classic snippet
 #
-# The following lines, in one wording or another, stand in many tutorials. They move the channels last, look up, move them back, and take the losses. Read them closely and predict: what happens for features (1, 64, 8, 8)? And for (1, 8, 8, 8)?
+# The following lines, in one wording or another, stand in many tutorials. Read them closely and predict: what happens for features (1, 64, 8, 8)? And for (1, 8, 8, 8)?
 
 
 # %%
 def classic_snippet(features, codebook, beta=0.25):
     """(B, C, H, W), (K, C) -> the quantized features, (B, C, H, W), and the loss."""
     x = features.permute(0, 2, 3, 1)  # (B, H, W, C)
-    quantized = codebook[nearest(x, codebook)]
+    quantized = codebook[nearest(x, codebook)]  # vectors lie on the last axis, so this is (B, H, W, C)
     quantized = quantized.permute(0, 3, 1, 2)  # (B, C, H, W)
     loss = (quantized - x.detach()).square().mean() + beta * (quantized.detach() - x).square().mean()
     return straight_through(features, quantized), loss
@@ -650,7 +652,7 @@ assert abs(right_share - 0.8) < 0.001 and abs(wrong_share - 0.2) < 0.001
 assert abs(codeword_share(right_loss, 0.0) - 1) < 0.001 and abs(codeword_share(right_loss, 1.0) - 0.5) < 0.001
 
 # %% [markdown]
-# With the paper's loss the codeword does most of the walking, with the copies' loss the encoder. In the library itself the old way has stayed the default, for the sake of trained models, with a switch that mends it.
+# With the paper's loss the codeword does most of the walking, with the copies' loss the encoder. In taming-transformers the old way has stayed the default, for the sake of trained models, with a switch that mends it.
 #
 # **The mend.** β belongs to the term in which x moves: `x - codeword.detach()`.
 #
@@ -674,7 +676,7 @@ def beta_for(share):
 check.beta_for(beta_for)
 
 # %% [markdown]
-# In a network a vector isn't free: it moves only as the encoder's weights let it, together with all others. The law holds for the forces, not for where things end. The paper found its results much the same from β = 0.1 to 2 (section 3.2).
+# In a network a vector isn't free: it moves only as the encoder's weights let it, together with all others. The law tells how the two pulls compare, not where they end. The paper found its results much the same from β = 0.1 to 2 (section 3.2).
 #
 # ## Train it
 #
@@ -693,7 +695,7 @@ for _ in range(300):
 plots.codeword_paths(held_out, torch.stack(path))
 
 # %% [markdown]
-# Codewords that had points in their cells walked to them, and settled along the spiral. Others stand where they stood. We compare with the k-means of notebook 01, fitted on the same 1,000 points: once with 32 codewords, once with only as many as the layer really uses.
+# Codewords that had points in their cells walked to them, and settled along the spiral. Others stand where they stood. We compare with k-means, fitted on the same 1,000 points: once with 32 codewords, once with as many as the layer uses.
 
 # %%
 used = len(nearest(held_out, path[-1]).unique())
@@ -716,17 +718,16 @@ assert _full < 0.8 * _trained and 0.6 * _trained < _few < 1.6 * _trained
 #
 # ## Does the pretence pay?
 #
-# Last, the bet of straight-through. The points of a two-moons set are lifted to 16 dimensions by a random matrix, and noise is added. A linear encoder brings them to the plane, a quantizer with 16 codewords follows, and a linear decoder leads back. We train this network with straight-through, and with the decoder's gradient cut off at the lookup, as the true slope of zero would have it; each with commitment loss (β = 0.25) and without (β = 0).
+# The points of two half circles in the plane are lifted to 16 dimensions by a random matrix, and noise is added. A linear encoder brings them to the plane, a quantizer with 16 codewords follows, and a linear decoder leads back. We train this network with straight-through, and with the decoder's gradient cut off at the lookup, as the true slope of zero would have it; each with commitment loss (β = 0.25) and without (β = 0).
 #
-# Six seeds, 3,200 steps each, take minutes, so they were measured beforehand.
+# Six seeds, 3,200 steps each, take minutes, so they were measured beforehand. Errors are divided by the error of rebuilding every input as the mean input: 1 means that nothing was learned.
 
 # %%
 pretence_paid = measured.read("pretence")
 print(pretence_paid)
 ways = {name: list(by_seed.values()) for name, by_seed in pretence_paid.results.items()}
-plots.over_steps(
-    pretence_paid.settings["checkpoints"], {"error on held-out inputs": ways}, ylabel="share of the mean's error"
-)
+steps = pretence_paid.settings["checkpoints"]
+plots.over_steps(steps, {"error on held-out inputs": ways}, ylabel="error / mean input's error", log=True)
 
 # %% [markdown] tags=["doubters"]
 # ### The network and its training
@@ -785,13 +786,13 @@ assert (_from_100["straight-through"] < _from_100["straight-through, β = 0"]).a
 assert held_out_errors(0, cut=False, beta=0.25, checkpoints=[200])[0] < 0.3
 
 # %% [markdown]
-# The error is drawn as a share of what is left when nothing but the mean input is rebuilt. With the pretended gradient it falls below a quarter, for every seed. With the gradient cut, the commitment loss is all that the encoder hears: it pulls every vector to its codeword, nothing pulls them apart, and in the end they say nothing about the input. With the gradient cut and β = 0, the encoder stays as random as it was at the start; its outputs still tell something, and clearly less.
+# With the pretended gradient the error falls below a quarter, for every seed. With the gradient cut, the commitment loss is all that the encoder hears: it pulls every vector to its codeword, nothing pulls them apart, and in the end they say nothing about the input. With the gradient cut and β = 0 the encoder stays as random as at the start; its outputs tell something, and clearly less.
 #
-# Straight-through at β = 0 learns too, but more slowly: from step 100 on it is behind for every seed. Its gradient is taken at the codeword and used at x, so it fits the worse the farther the two are apart. Keeping them close is what the commitment loss is for.
+# Straight-through at β = 0 learns too, but from step 100 on it stays behind, for every seed. A likely reason: its gradient is taken at the codeword and used at x, and fits the worse the farther the two are apart. The commitment loss keeps them close.
 #
 # ## What we saw
 #
-# - The slope of a lookup is zero. Straight-through computes, to five digits, the gradient of the loss with every vector's error x̂ − x frozen. Over a Gaussian crowd with its own codebook the slope is 1 − D/σ², near the pretended 1 where the codebook is fine.
+# - The slope of a lookup is zero. Straight-through computes the gradient of the loss with every vector's error x̂ − x frozen. Over a Gaussian crowd with its own codebook the slope is 1 − D/σ², near the pretended 1 where the codebook is fine.
 # - The codebook loss moves codewords alone and the commitment loss the encoder alone; both gradients are true.
 # - Alone with its codeword, a vector goes β / (1 + β) of the way: 20 % at β = 0.25. With β on the wrong term it goes 80 %.
 # - With the pretence an encoder learns; with the true gradient, zero, it doesn't.
