@@ -252,7 +252,7 @@ def moved_crowd(codebook: Tensor, half_width: float) -> Figure:
     axes.plot(*extent, color=COLORS["data"], linewidth=6, solid_capstyle="butt", label="the crowd's range")
     handles = axes.get_legend_handles_labels()
     axes = place(figure, 4.75, 1.0, 3.0, 2.8)
-    axes.set(title="slope at 0", xlabel="half-width of the crowd", xlim=(0, 2.5), ylim=(0, 2.2))
+    axes.set(title="slope at 0", xlabel="half-width of the crowd", xlim=(0, 2.5), ylim=(-0.1, 2.2))
     widths = np.linspace(0.005, 2.5, 500)
     slopes = slope(widths)
     slopes[1:][np.diff(slopes) > 0.1] = np.nan  # here a border comes within the crowd
