@@ -142,6 +142,10 @@ def _row_by_row(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[Te
     return ways // len(codebook), ways % len(codebook)
 
 
+def _values_and_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[Tensor, Tensor]:
+    return tuple(torch.cdist(residuals, codebook).square().flatten().topk(beam_size, largest=False))
+
+
 def _vectors_of_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[Tensor, Tensor]:
     parents, indices = _ways(residuals, codebook, beam_size)
     return residuals[parents], codebook[indices]
@@ -215,6 +219,7 @@ WAYS_MISTAKES = {
         _ranked(-r @ c.T, beam, len(c))
     ),
     "These are made of the table's numbers; argsort gives their places.": _values_for_places,
+    "topk gives values and places; split the places into parents, way // K, and indices, way % K.": _values_and_ways,
     "These are vectors: return their row numbers, the parents and the indices.": _vectors_of_ways,
     "A parent is a whole number: divide with //.": _split_by_division,
 }
@@ -570,6 +575,9 @@ SHARES_MISTAKES = {
     ),
     "The bits are shared in proportion to the variances' logarithms here.": lambda v, bits: _in_proportion(
         v.log2(), bits
+    ),
+    "The bits are shared in proportion to log₂(1 + v) here; it is half the differences of log₂ v that count.": (
+        lambda v, bits: _in_proportion((1 + v).log2(), bits)
     ),
     "The smaller a variance, the more bits it gets here: it should be the other way round.": lambda v, bits: (
         _in_proportion(1 / v, bits)

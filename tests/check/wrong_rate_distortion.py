@@ -88,6 +88,7 @@ def _vectors(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[Tenso
 
 
 WRONG["best_ways"] = [
+    (lambda r, c, beam: tuple(_table(r, c).flatten().topk(beam, largest=False)), "topk gives values and places"),
     (
         lambda r, c, beam: _split((_table(r, c) + r.square().sum(-1)[:, None]).flatten().argsort()[:beam], len(c)),
         "had left before is added in",
@@ -333,6 +334,7 @@ def _scaled(variances: Tensor, bits: float) -> Tensor:
 
 
 WRONG["share_bits"] = [
+    (lambda variances, bits: bits * variances.log1p() / variances.log1p().sum(), "log₂\\(1 \\+ v\\)"),
     (
         lambda variances, bits: (bits / len(variances) + variances.log2() - variances.log2().mean()).clamp(min=0),
         "half of log₂ v",
