@@ -12,28 +12,48 @@ from torch import Tensor
 
 def check_vectors(x: Tensor, name: str) -> None:
     """Raise unless `x` is a floating-point tensor with something in it, all of it finite."""
+    check_floating(x, name)
+    if x.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
+    check_finite(x, name)
+
+
+def check_floating(x: Tensor, name: str) -> None:
+    """Raise unless `x` is a floating-point tensor."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
     if not x.is_floating_point():
         raise TypeError(f"{name} must be a floating-point tensor, got {x.dtype}")
-    if x.numel() == 0:
-        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
-    if not torch.compiler.is_compiling():
+
+
+def check_finite(x: Tensor, name: str) -> None:
+    """Raise if there is NaN or infinity in `x`."""
+    if x.numel() > 0 and not torch.compiler.is_compiling():
         low, high = x.detach().aminmax()
         if not (low.isfinite() and high.isfinite()):
             raise ValueError(f"{name} must be finite, got NaN or infinity among its values")
 
 
+def check_first_pass() -> None:
+    """Raise in a forward pass that a backward pass computes anew, as torch.utils.checkpoint does.
+
+    A graph that torch.compile made before can't look.
+    """
+    if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+        raise RuntimeError(
+            "a quantizer that learns can't be part of what torch.utils.checkpoint computes twice; "
+            'call it outside, or keep its codebook as it is with codebook_update="none"'
+        )
+
+
 def check_indices(indices: Tensor, low: int, high: int) -> None:
-    """Raise unless `indices` is an integer tensor with something in it, all of it from `low` to `high`."""
+    """Raise unless `indices` is an integer tensor, all of it from `low` to `high`."""
     if not isinstance(indices, Tensor):
         raise TypeError(f"indices must be a torch.Tensor, got {type(indices).__name__}")
     if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
         raise TypeError(f"indices must be an integer tensor, got {indices.dtype}")
-    if indices.numel() == 0:
-        raise ValueError(f"indices must not be empty, got shape {tuple(indices.shape)}")
-    if not torch.compiler.is_compiling():
-        least, most = (int(i) for i in indices.aminmax())
+    if indices.numel() > 0 and not torch.compiler.is_compiling():
+        least, most = (int(i) for i in indices.long().aminmax())  # for uint16, torch has no aminmax
         if least < low or most > high:
             raise ValueError(f"indices must lie between {low} and {high}, got {least} to {most}")
 

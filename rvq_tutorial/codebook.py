@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rvq_tutorial import processes
 from rvq_tutorial.clustering import kmeans
 
-CodebookUpdate = Literal["ema", "gradient"]
+CodebookUpdate = Literal["ema", "gradient", "none"]
 
 
 class Codebook(nn.Module):
@@ -18,33 +18,47 @@ class Codebook(nn.Module):
     A codeword is the moving average (EMA) of the vectors that choose it (van den Oord et al. 2017, appendix A.1). Kept
     as sum / count, the two can come apart; here the average itself is kept and moves by the mean error of its vectors,
     which is the same number. A codeword that hardly any vector chooses is dead: it restarts at a vector of the batch.
-    Before `fit` no codeword has been used, so the first batch in training restarts nearly all of them.
+    Before `fit` no codeword has been used, so the first batch in training restarts nearly all of them. That is the
+    rescue of codewords drawn at random; those of one's own have to come with a usage: `from_pretrained`.
+
+    A batch with NaN or infinity in it teaches nothing: under mixed precision that happens, and the next one is better.
 
     The averages need float32's digits: use autocast rather than a module in half precision.
     """
 
     vectors: Tensor  # (K, dim)
-    usage: Tensor  # (K,), moving average of the share of all vectors that choose each codeword
+    usage: Tensor  # (K,), moving average of the share of all vectors that choose each codeword; zeros: nothing known
     steps: Tensor  # how many batches it has learned from
 
     def __init__(
         self, dim: int, codebook_size: int, update: CodebookUpdate, decay: float, dead_code_threshold: float
     ) -> None:
         super().__init__()
-        self.moves_by_ema = update == "ema"
+        self.codebook_update = update
         self.decay = decay
         self.dead_code_threshold = dead_code_threshold
         start = torch.randn(codebook_size, dim)
-        if self.moves_by_ema:
-            self.register_buffer("vectors", start)
-        else:
+        if update == "gradient":
             self.vectors = nn.Parameter(start)
+        else:
+            self.register_buffer("vectors", start)
         self.register_buffer("usage", torch.zeros(codebook_size))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def lookup(self, indices: Tensor) -> Tensor:
         """The chosen codewords: (...) → (..., dim). Index −1, a stage that was dropped, gives zeros."""
         return F.embedding(indices.long() + 1, F.pad(self.vectors, (0, 0, 1, 0)))
+
+    @property
+    def is_started(self) -> bool:
+        """Has it been fitted, given codewords or learned from a batch?"""
+        return bool(self.usage.any())
+
+    @torch.no_grad()
+    def start(self, vectors: Tensor, usage: Tensor | float) -> None:
+        """Begin with these codewords, (K, dim), each of which is used so much."""
+        self.vectors.copy_(vectors)
+        self.usage.copy_(torch.as_tensor(usage))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -53,31 +67,32 @@ class Codebook(nn.Module):
         if len(x) < size:
             raise ValueError(f"x must hold at least codebook_size = {size} vectors, got {len(x)}")
         centroids, counts, _ = kmeans(x, size)
-        self.vectors.copy_(processes.first(centroids))
-        self.usage.copy_(processes.first(counts / counts.sum()))
+        self.start(processes.first(centroids), processes.first(counts / counts.sum()))
 
     @torch.no_grad()
     def update(self, x: Tensor, error: Tensor, indices: Tensor) -> None:
         """Follow a batch: vectors (N, dim), the `error` x − codeword of each, and the index (N,) each chose."""
+        if self.codebook_update == "none":
+            return
         size = len(self.vectors)
         row = indices + 1  # row 0 is for what was dropped
         count = error.new_zeros(size + 1).index_add_(0, row, error.new_ones(len(row)))
         error_sum = error.new_zeros(size + 1, error.shape[1]).index_add_(0, row, error)
-        count, error_sum = processes.total(count)[1:], processes.total(error_sum)[1:]
+        count, error_sum = processes.total(count)[1:], processes.total(error_sum)
+        learns = (count.sum() > 0) & error_sum.isfinite().all()  # no branch, which would stop a compiled graph
 
         num_vectors = count.sum().clamp_min(1)
-        share = torch.where(count.sum() > 0, count / num_vectors, self.usage)  # nothing seen, nothing learned
-        self.usage.lerp_(share, 1 - self.decay)
-        if self.moves_by_ema:
+        self.usage.lerp_(torch.where(learns, count / num_vectors, self.usage), 1 - self.decay)
+        if self.codebook_update == "ema":
             step = (1 - self.decay) / (self.usage * num_vectors).clamp_min(1e-30)
-            self.vectors.addcmul_(error_sum, step.unsqueeze(-1))
-        self._restart_dead(x, indices >= 0)
-        self.steps += 1
+            self.vectors.addcmul_(torch.where(learns, error_sum[1:], 0), step.unsqueeze(-1))
+        self._restart_dead(x, indices >= 0, learns)
+        self.steps += learns
 
-    def _restart_dead(self, x: Tensor, active: Tensor) -> None:
+    def _restart_dead(self, x: Tensor, active: Tensor, learns: Tensor) -> None:
         """Put every codeword used less than `dead_code_threshold` × the uniform share 1/K at a vector of `x`."""
         size = len(self.vectors)
-        dead = self.usage * size < self.dead_code_threshold
+        dead = learns & (self.usage * size < self.dead_code_threshold)
         candidates, active = processes.spread_rows(size, self.steps, x, active.to(x.dtype).unsqueeze(-1))
         # A vector that skipped this stage is no residual of it, so it may not stand in for a codeword.
         dead &= active.squeeze(-1) > 0

@@ -6,6 +6,7 @@ it is ever executed.
 
 import hashlib
 import json
+from inspect import signature
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ FORMAT = "rvq_tutorial 1"
 # What each part is built from; every name is also an attribute of the part.
 PARTS = {
     "encoder": (Encoder, ("in_channels", "dim", "width", "stride", "num_blocks")),
-    "quantizer": (ResidualVectorQuantizer, ("dim", "codebook_size", "num_quantizers", "beam_size", "channel_dim")),
+    "quantizer": (ResidualVectorQuantizer, tuple(signature(ResidualVectorQuantizer).parameters)),
     "decoder": (Decoder, ("out_channels", "dim", "width", "stride", "num_blocks")),
 }
 
@@ -45,7 +46,6 @@ def save(path: str | Path, model: VQVAE, prior: IndexPrior) -> None:
     both = nn.ModuleDict({"model": model, "prior": prior})
     tensors = {name: tensor.contiguous() for name, tensor in both.state_dict().items()}
 
-    metadata = {"format": FORMAT, "settings": json.dumps(settings), "sha256": _sha256(tensors)}
     metadata = {"format": FORMAT, "settings": json.dumps(settings), "sha256": _sha256(tensors)}
     write_whole(Path(path), to_bytes(tensors, metadata))
 

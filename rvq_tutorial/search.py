@@ -6,11 +6,17 @@ codeword), halve the rest. What remains is one matrix product. Around it:
 - A few rows at a time, in one reused buffer: the whole (N, K) table of distances never exists.
 - A typical codeword is first taken off both sides: far from the origin, float32 would round the differences away. The
   median, not the mean: one stray codeword far out must not carry the centre away from all the others.
+- Even so, float32 is too coarse where codewords crowd together far from the centre, as in two clusters far apart: of
+  ‖x‖² it keeps seven digits. Some vectors' distances to their choice tell, and then float64 searches anew. On a CPU
+  only: an accelerator's searches run ahead of the program, which would have to wait for each of them to ask.
+- All digits of float32 are used, whatever torch.set_float32_matmul_precision allows to other products.
 - torch's argmin walks along a row one number at a time, its amin takes sixteen. So: amin of every block of 32 columns,
   then argmin inside the best block. For few codewords, or several of the best, NumPy's argmin does better.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +27,16 @@ TYPICAL_CODEWORDS = 64  # so many of them say enough about where they all lie
 MANY_CODEWORDS = 512  # from here on, blocks pay
 BUFFER = 2**21  # scores at a time: 8 MB, which a CPU keeps in its cache
 ACCELERATOR_BUFFER = 2**26
+SAMPLE = 256  # so many vectors tell whether float32 is too coarse
+COARSE = 1e4  # ‖x‖² over ‖x − codeword‖² from which on it is: rounding would come to a thousandth of the latter
+ONE_AT_A_TIME = Lock()  # for threads that change torch's settings
 
 
 def nearest(x: Tensor, codebook: Tensor) -> Tensor:
     """Index of the nearest codeword by Euclidean distance: (..., dim), (K, dim) → (...), int64.
 
-    Searches in float32 at least, whatever the inputs' types and autocast say. The choice has no gradient.
+    Searches in float32 at least, whatever the inputs' types, autocast and torch.set_float32_matmul_precision say. The
+    choice has no gradient.
 
     Raises:
         ValueError: the codebook is no (K, dim) matrix with K ≥ 1, or x has another dim.
@@ -53,18 +63,33 @@ def nearest_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[T
 
 @torch.library.custom_op("rvq_tutorial::nearest", mutates_args=())
 def _nearest(x: Tensor, codebook: Tensor) -> Tensor:
+    centre = _centre(x, codebook)
+    indices = _nearest_from(centre, x, codebook)
+    if x.device.type == "cpu" and centre.dtype == torch.float32 and _is_coarse(centre, x, codebook, indices):
+        return _nearest_from(centre.double(), x, codebook)
+    return indices
+
+
+def _nearest_from(centre: Tensor, x: Tensor, codebook: Tensor) -> Tensor:
     indices = x.new_empty(len(x), dtype=torch.int64)
     in_blocks = len(codebook) >= MANY_CODEWORDS
-    for rows, _, scores in _scores(x, codebook, columns=BLOCK if in_blocks else 1):
+    for rows, _, scores in _scores(centre, x, codebook, columns=BLOCK if in_blocks else 1):
         indices[rows] = _block_argmin(scores) if in_blocks else _argmin(scores)
     return indices
+
+
+def _is_coarse(centre: Tensor, x: Tensor, codebook: Tensor, indices: Tensor) -> bool:
+    """Are the vectors so much nearer to their codewords than to the centre that float32 can't tell codewords apart?"""
+    some = slice(None, None, len(x) // SAMPLE + 1)
+    x, chosen = x[some].to(centre.dtype), codebook[indices[some]].to(centre.dtype)
+    return bool((x - centre).square().sum() > COARSE * (x - chosen).square().sum())
 
 
 @torch.library.custom_op("rvq_tutorial::nearest_ways", mutates_args=())
 def _nearest_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> Tensor:
     num, width, _ = residuals.shape
     ways = residuals.new_empty(num, min(beam_size, width * len(codebook)), dtype=torch.int64)
-    for rows, x, scores in _scores(residuals.flatten(0, 1), codebook, group=width):
+    for rows, x, scores in _scores(_centre(residuals, codebook), residuals.flatten(0, 1), codebook, group=width):
         scores += x.square().sum(1, keepdim=True) / 2  # between different residuals, their own norm counts too
         scores = scores.view(-1, width * len(codebook))
         for column in ways[rows.start // width : rows.stop // width].unbind(1):
@@ -84,16 +109,21 @@ def _(residuals: Tensor, codebook: Tensor, beam_size: int) -> Tensor:
     return residuals.new_empty(num, min(beam_size, width * len(codebook)), dtype=torch.int64)
 
 
-def _scores(x: Tensor, codebook: Tensor, columns: int = 1, group: int = 1) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield some rows, x there with the centre taken off, and the scores ½‖c‖² − x·c of those rows.
+def _centre(x: Tensor, codebook: Tensor) -> Tensor:
+    """A typical codeword, in the type to search in."""
+    dtype = torch.promote_types(torch.promote_types(x.dtype, codebook.dtype), torch.float32)
+    return codebook[:: len(codebook) // TYPICAL_CODEWORDS + 1].to(dtype).median(0).values
+
+
+def _scores(
+    centre: Tensor, x: Tensor, codebook: Tensor, columns: int = 1, group: int = 1
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield some rows, x there with the centre taken off, and the scores ½‖c‖² − x·c of those rows, in its type.
 
     The number of columns is a multiple of `columns` (the extra ones are +inf), that of the rows of `group`.
     The scores live in one buffer, which the next step overwrites.
     """
-    dtype = torch.promote_types(torch.promote_types(x.dtype, codebook.dtype), torch.float32)
-    codebook = codebook.to(dtype)
-    centre = codebook[:: len(codebook) // TYPICAL_CODEWORDS + 1].median(0).values
-    codebook = codebook - centre
+    codebook = codebook.to(centre.dtype) - centre
     half_norms = codebook.square().sum(1) / 2
 
     extra = -len(codebook) % columns
@@ -105,9 +135,34 @@ def _scores(x: Tensor, codebook: Tensor, columns: int = 1, group: int = 1) -> It
     buffer = half_norms.new_empty(min(step, len(x)), len(half_norms))
     for start in range(0, len(x), step):
         rows = slice(start, min(start + step, len(x)))
-        centred = x[rows].to(dtype) - centre
+        centred = x[rows].to(centre.dtype) - centre
         out = buffer[: len(centred)]
-        yield rows, centred, torch.addmm(half_norms, centred, transposed, alpha=-1, out=out)
+        with _all_digits(x.device):
+            torch.addmm(half_norms, centred, transposed, alpha=-1, out=out)
+        yield rows, centred, out
+
+
+@contextmanager
+def _all_digits(device: torch.device) -> Iterator[None]:
+    """Multiply matrices as if nobody had allowed fewer digits. For this process, so one thread at a time may."""
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        settings = (torch.backends.mkldnn if device.type == "cpu" else torch.backends.cuda).matmul
+        read, write = lambda: settings.fp32_precision, lambda value: setattr(settings, "fp32_precision", value)
+        full = "ieee"
+    else:  # before torch 2.9
+        read, write, full = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
+
+    with ONE_AT_A_TIME:
+        before = read()
+    if before in (full, "none"):  # "none": nothing was allowed
+        yield
+        return
+    with ONE_AT_A_TIME:
+        write(full)
+        try:
+            yield
+        finally:
+            write(before)
 
 
 def _argmin(scores: Tensor) -> Tensor:

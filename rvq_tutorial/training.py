@@ -67,10 +67,10 @@ def fit(
 ) -> History:
     """Train the model on random batches of the images; it comes back in eval mode, on the device where it was.
 
-    The codebooks start from k-means on what the encoder gives. The loss is the reconstruction's mean squared error
-    over the images' variance, so that it does not depend on their contrast (as in the code of van den Oord et al.
-    2017), plus the quantizer's own loss. Adam's learning rate rises for a tenth of the steps, then falls to nothing
-    along a cosine (Loshchilov & Hutter 2017).
+    The codebooks start from k-means on what the encoder gives, unless they were fitted, given or trained before. The
+    loss is the reconstruction's mean squared error over the images' variance, so that it does not depend on their
+    contrast (as in the code of van den Oord et al. 2017), plus the quantizer's own loss. Adam's learning rate rises for
+    a tenth of the steps, then falls to nothing along a cosine (Loshchilov & Hutter 2017).
 
     Interrupt it whenever you like: the model keeps what it has learned, the history what was measured.
 
@@ -103,7 +103,8 @@ def fit(
             torch.manual_seed(seed)
             try:
                 model.to(device)
-                _start_codebooks(model, images)
+                if not model.quantizer.is_started:
+                    _start_codebooks(model, images)
                 model.train()
                 measurements = _train(model, images, steps, batch_size, learning_rate, reconstruction_weight)
                 # The delay lets `on_step` show its first picture before the bar does: the bar stays in one piece.

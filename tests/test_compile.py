@@ -44,6 +44,36 @@ def test_compiled_forward(quantizer, training):
         torch.testing.assert_close(quantizer.state_dict()[name], value)
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_batch_that_is_not_finite_teaches_nothing(quantizer, wrong):
+    compiled = torch.compile(quantizer.train(), fullgraph=True, backend="aot_eager")
+    x = torch.randn(50, 4)
+    x[7, 2] = wrong
+    before = copy.deepcopy(quantizer.state_dict())
+    assert not compiled(x).loss.isfinite()
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
+    compiled(torch.randn(50, 4))
+    assert not torch.equal(quantizer.stages[0].usage, before["stages.0.usage"])
+
+
+def test_a_frozen_codebook_never_changes():
+    quantizer = VectorQuantizer.from_pretrained(torch.randn(8, 4), freeze=True)
+    before = copy.deepcopy(quantizer.state_dict())
+    compiled = torch.compile(quantizer, fullgraph=True, backend="aot_eager")
+    for num in (50, 30, 0):
+        compiled(torch.randn(num, 4) + 10)
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
+    torch.compiler.reset()
+
+
+def test_no_vectors_pass_through(quantizer):
+    compiled = torch.compile(quantizer.train(), fullgraph=True, backend="aot_eager")
+    before = copy.deepcopy(quantizer.state_dict())
+    output = compiled(torch.randn(0, 4))
+    assert output.loss == 0 and output.quantized.shape == (0, 4)
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
+
+
 def test_compiled_search():
     x, codebook = torch.randn(50, 4), torch.randn(300, 4)
     compiled = torch.compile(nearest, fullgraph=True, backend="aot_eager")

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 from rvq_tutorial import ResidualVectorQuantizer, VectorQuantizer, processes
 
 NUM = 200  # vectors in all
-SPLITS = {"even halves": 100, "uneven halves": 130}  # how many of them the first process gets
+SPLITS = {"even halves": 100, "uneven halves": 130, "all on one": 200}  # how many of them the first process gets
 DIM = 4
 
 
@@ -69,6 +69,18 @@ def first_batch_empties_a_stage(quantizer, share):
     return quantizer.state_dict()
 
 
+def not_finite_on_one(quantizer, share):
+    """Both have to leave the batch out, also the process whose vectors are fine."""
+    batch = batches(1)[0].clone()
+    batch[3] = torch.nan
+    quantizer(batch[share])
+    return quantizer.state_dict()
+
+
+def compiled_steps(quantizer, share):
+    return steps(torch.compile(quantizer, backend="aot_eager"), share)
+
+
 def spread(_, share):
     rows = torch.arange(float(NUM))[:, None][share]
     return {str(seed): processes.spread_rows(30, torch.tensor(seed), rows)[0] for seed in (0, 1, 10**6)}
@@ -85,6 +97,8 @@ SCENARIOS = {
     "RVQ fit with a beam": (lambda: rvq(beam_size=3), fit),
     "RVQ restart": (rvq, restart),
     "dropped on one process": (vq, first_batch_empties_a_stage),
+    "not finite on one process": (rvq, not_finite_on_one),
+    "VQ steps, compiled": (vq, compiled_steps),
     "spread rows": (vq, spread),
 }
 

@@ -91,6 +91,47 @@ class TestDegenerate:
         assert (nearest(x, codebook) == expected).float().mean() > 0.99
 
 
+@pytest.mark.parametrize("codebook_size", [40, 1024])
+@pytest.mark.parametrize("share", [0.5, 0.02])
+@pytest.mark.parametrize("offset", [100, 1000, 1e5])
+def test_two_clusters_far_apart(offset, share, codebook_size):
+    """One centre can't serve both, and float32 would take many wrong codewords for the nearest."""
+    x, codebook = randn(2000, 8), randn(codebook_size, 8, seed=1)
+    x[: int(share * 2000)] += 2 * offset
+    codebook[: codebook_size // 2] += 2 * offset
+    expected = squared_distances(x, codebook).argmin(1)
+    assert (nearest(x, codebook) == expected).float().mean() > 0.999
+    few = x[:3], expected[:3]  # all of them in the one cluster
+    assert torch.equal(nearest(few[0], codebook), few[1])
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_products_have_all_digits(precision, monkeypatch):
+    """Whatever other products may do, whose setting is as before."""
+    cpu = torch.backends.mkldnn.matmul
+    before, seen, addmm = torch.get_float32_matmul_precision(), [], torch.addmm
+
+    def watched(*arguments, **settings):
+        seen.append(cpu.fp32_precision)
+        return addmm(*arguments, **settings)
+
+    monkeypatch.setattr(torch, "addmm", watched)
+    x, codebook = randn(2000, 16), randn(1024, 16, seed=1)
+    try:
+        torch.set_float32_matmul_precision(precision)
+        allowed = cpu.fp32_precision
+        assert (nearest(x, codebook) == squared_distances(x, codebook).argmin(1)).float().mean() > 0.999
+        nearest_ways(x[:, None], codebook, 3)
+        assert (torch.get_float32_matmul_precision(), cpu.fp32_precision) == (precision, allowed)
+        with pytest.raises(RuntimeError):  # also when something goes wrong half way
+            monkeypatch.setattr(torch, "addmm", lambda *_, **__: torch.zeros(2) + torch.zeros(3))
+            nearest(x, codebook)
+        assert (torch.get_float32_matmul_precision(), cpu.fp32_precision) == (precision, allowed)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert set(seen) <= {"ieee", "none"} and seen
+
+
 def test_equals_a_search_in_float64_but_for_ties():
     x, codebook = randn(2000, 16), randn(1024, 16, seed=1)
     distances = squared_distances(x, codebook)
