@@ -80,7 +80,7 @@ titles = ["original, 24 bits a pixel", f"½ bit a pixel, {metrics.psnr(eye, eye_
 plots.photo_row(torch.stack([eye, eye_rebuilt]), titles, caption="A photo not fitted on. The squares are the patches.")
 
 # %% [markdown]
-# That is coarse. So let us spend more. Each bit doubles the number of codewords:
+# That is coarse. So let us spend more. Each bit doubles the number of codewords, and a codeword of 48 numbers takes 4 · 48 bytes:
 
 # %%
 patches_there_are = sum(photo[0].numel() for photo in photos.train.values()) // 4**2
@@ -321,7 +321,7 @@ check.cost(cost)
 plots.codebook_memory(48, codebook_sizes=[16, 256, 1024])
 
 # %% [markdown]
-# A search takes one multiplication and one addition for every number in the codebooks. So what one codebook of 24 bits does in 805 million steps a patch, three stages of 256 do in 36,864.
+# To find the nearest codeword is to find the least ‖c‖² − 2 x · c, and ‖c‖² can be kept ready. So a search takes about one multiplication and one addition for every number in the codebooks. What one codebook of 24 bits does in 805 million steps a patch, three stages of 256 do in 36,864.
 
 # %% tags=["claim"]
 assert 2**24 * 48 == 805_306_368 and 3 * 256 * 48 == 36_864
@@ -484,6 +484,7 @@ def jacobian(hand_on, num_quantizers=4):
 
 def pulls(hand_on):
     """Length of the gradient of each stage's commitment term; 0 where a term doesn't depend on x."""
+    # + 0 · x: even a constant term then has a gradient to ask for, and it is 0.
     terms = [term + 0 * few.sum() for term in stages(few, fixed, hand_on)[1]]
     return [round(torch.autograd.grad(term, few, retain_graph=True)[0].norm().item(), 5) for term in terms]
 
@@ -549,7 +550,7 @@ assert min(pulls(loud)) > 1e-4 and all(jacobian(loud, _m) == [[_m, 0], [0, _m]] 
 plots.residual_loop_graph("loud")
 
 # %% [markdown]
-# (By now the library's default pretence is another one, the rotation trick.) Both lines leave the same question unasked: *where* does straight-through belong, in each stage or around them all? Audiocraft, EnCodec's successor, gets it right, with a comment that points to the bug report.
+# (By now the library's default pretence is another one, the rotation trick, which turns the gradient along with the vector.) Both lines leave the same question unasked: *where* does straight-through belong, in each stage or around them all? Audiocraft, EnCodec's successor, gets it right, with a comment that points to the bug report.
 #
 # ### Exercise 5 · Repair · ★★★ · 10 minutes
 #
@@ -693,7 +694,7 @@ for _, _levels in curves.values():
 assert quantizers[256].codebooks.numel() == 98_304 and quantizers[256].bits == 64
 
 # %% [markdown]
-# Each stage sharpens each photo: 8 stages are more than 7 dB better than one. The eight codebooks hold 98,304 numbers, 0.4 MB. One codebook for the same 64 bits a patch would need 2⁶⁴ codewords.
+# These are whole photos; the cat above was a piece of one. Each stage sharpens each photo: 8 stages are more than 7 dB better than one. The eight codebooks hold 98,304 numbers, 0.4 MB. One codebook for the same 64 bits a patch would need 2⁶⁴ codewords.
 #
 # The curves flatten: the second stage wins more than twice as much as the eighth, for the same 8 bits a patch. What can be won at best when nothing but noise is left? That is the question of notebook 05. Try all of it on the photo:
 
@@ -732,20 +733,20 @@ _fitted_on, _other_crops, _never_seen = (sum(_values) / 5 for _values in leads.v
 assert _fitted_on > 1.3 and 0.3 < _other_crops / _fitted_on < 0.65 and -0.1 < _never_seen / _fitted_on < 0.35
 
 # %% [markdown]
-# On what it was fitted on, the one codebook leads by more than 1 dB. On other crops about half of the lead is left, on photos never seen about a quarter or less. Its 256 codewords have learned their photos in more detail than others share; two stages of 16, which hold an eighth of the numbers, had less to learn by heart. A comparison on the training set would have told us half a lie.
+# On what it was fitted on, the one codebook leads by more than 1 dB. On other crops about half of the lead is left, and on photos never seen, on average, about a quarter. The 256 codewords have also learned details that only the photos fitted on have; two stages of 16 hold an eighth of the numbers, and can learn less by heart. A comparison on the patches fitted on would have shown far too large a lead.
 #
 # ## What we saw
 #
 # - One codebook for 24 bits a patch of 48 components takes 3.2 GB; three stages of 256 take 36,864 numbers, 0.15 MB. Bits add up, M · log₂ K, and so does memory, M · K · dim; what can be rebuilt multiplies, Kᴹ.
 # - Each stage quantizes what those before it leave over. On held-out points in the plane each of four stages more than halved the error; on held-out photos eight stages won more than 7 dB over one.
 # - Any prefix of the indices is what a shorter quantizer would have sent.
-# - At equal bits (12, Gaussian, dim 4) one codebook of 4,096 leaves 0.027, two of 64 leave 0.037, four of 8 leave 0.050: a residual quantizer has more error. It needs less memory and arithmetic, 32 times less with two stages and 128 times less with four. At equal memory its error is less than a third.
+# - At equal bits (12, Gaussian, dim 4) one codebook of 4,096 leaves 0.027, two of 64 leave 0.037, four of 8 leave 0.050: a residual quantizer has more error. It needs less memory and arithmetic, 32 times less with two stages and 128 times less with four. At equal memory (512 numbers) its error is less than a third, but for 12 bits in place of 7.
 # - Right gradients: the Jacobian of the output is the identity for every M, and every stage pulls. Subtracting a stage's straight-through output, or detaching the whole residual, silences all stages after the first; one straight-through a stage, summed, multiplies the encoder's gradient by M.
 # - The mean of the commitment terms over the stages pulls less the more stages there are. β belongs to its M.
 #
 # ## Self-test
 #
-# **1.** Three stages of 1,024 codewords. How many bits, and what one codebook would name as many vectors?
+# **1.** Three stages of 1,024 codewords. How many bits does a vector take, and how many codewords would one codebook need to name as many vectors?
 #
 # <details><summary>Answer</summary>
 #

@@ -54,11 +54,12 @@ def _encode(
     x: Tensor,
     codebooks: Tensor,
     hand_on: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda x, got, chosen: got - chosen,
+    choose: Callable[[Tensor, Tensor], Tensor] = nearest,
 ) -> Tensor:
-    """Indices, where a stage gets hand_on(x, what the stage before it got, the codeword chosen there)."""
+    """Indices by choose, where a stage gets hand_on(x, what the stage before it got, the codeword chosen there)."""
     got, indices = x, []
     for codebook in codebooks:
-        indices.append(nearest(got, codebook))
+        indices.append(choose(got, codebook))
         got = hand_on(x, got, codebook[indices[-1]])
     return torch.stack(indices, 1)
 
@@ -92,6 +93,12 @@ ENCODE_MISTAKES = {
         _encode(x, codebooks, lambda x, got, chosen: chosen)
     ),
     "The index is subtracted: subtract its codeword, codebook[index].": _index_subtracted,
+    "This is the farthest codeword: take the argmin of the distances, not their argmax.": lambda x, codebooks: _encode(
+        x, codebooks, choose=lambda got, codebook: torch.cdist(got, codebook).argmax(1)
+    ),
+    "The greatest dot product is not the least distance: long codewords win it.": lambda x, codebooks: _encode(
+        x, codebooks, choose=lambda got, codebook: (got @ codebook.T).argmax(1)
+    ),
     "All stages use the first codebook: each has its own.": lambda x, codebooks: _encode(
         x, codebooks[:1].expand_as(codebooks)
     ),

@@ -86,6 +86,24 @@ def _summed_codewords(x: Tensor, codebooks: Tensor) -> Tensor:
     return sum(codebook[index] for codebook, index in zip(codebooks, _appended(x, codebooks), strict=True))
 
 
+def _farthest(x, codebooks):
+    residual, indices = x, []
+    for codebook in codebooks:
+        index = torch.cdist(residual, codebook).argmax(dim=1)
+        residual = residual - codebook[index]
+        indices.append(index)
+    return torch.stack(indices, dim=1)
+
+
+def _dot_product(x, codebooks):
+    residual, indices = x, []
+    for codebook in codebooks:
+        index = (residual @ codebook.T).argmax(dim=1)
+        residual = residual - codebook[index]
+        indices.append(index)
+    return torch.stack(indices, dim=1)
+
+
 WRONG["residual_encode"] = [
     (lambda x, codebooks: _encode(x, codebooks, lambda x, given, chosen: x), "Every stage gets x itself"),
     (lambda x, codebooks: _encode(x, codebooks, lambda x, given, chosen: x - chosen), "not from x"),
@@ -97,6 +115,8 @@ WRONG["residual_encode"] = [
     (lambda x, codebooks: _appended(x, codebooks), "torch.stack makes one"),
     (lambda x, codebooks: _right(x, codebooks.flip(0)), "backwards"),
     (_first_codebook_always, "each has its own"),
+    (_farthest, "farthest codeword"),
+    (_dot_product, "dot product"),
     (_index_for_codeword, "index is subtracted"),
     (_swapped_search, "raises (RuntimeError|IndexError)"),
     (_encode_in_place, "changes x in place"),
