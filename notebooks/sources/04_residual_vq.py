@@ -275,7 +275,7 @@ print("chosen in stage 2:", torch.bincount(nearest(received, unlike), minlength=
 assert wrong.square().mean() > 5 * errors[1]
 
 # %% [markdown]
-# Nothing; it may even do harm. Stage 2 doesn't receive points of the spiral, it receives short vectors around the origin. Most of them choose the few codewords that happen to lie near the origin, and the others are hardly used. The mend is the line that we had: fit a stage to what it will receive.
+# Little or nothing; it may even do harm. Stage 2 doesn't receive points of the spiral, it receives short vectors around the origin. Most of them choose the few codewords that happen to lie near the origin, and the others are hardly used. The mend is the line that we had: fit a stage to what it will receive.
 #
 # Now you: more stages, or more codewords? All codebooks are fitted in the first line.
 
