@@ -73,7 +73,7 @@ check.rate_and_bound(rate_and_bound)
 #
 # ## Number by number
 #
-# The plainest way is **scalar** quantization: each component alone gets L levels, so R = log₂ L. The best levels are those where each is the mean of its cell (Lloyd 1982, written 1957; Max 1960). You know the algorithm that finds them: it is k-means in one dimension. For Gaussian numbers, Max's table I gives the distortions 0.3634, 0.1175 and 0.03454 for 2, 4 and 8 levels.
+# The plainest way is **scalar** quantization: each component alone gets L levels, so R = log₂ L. The best levels are those where each is the mean of its cell (Lloyd 1982, written 1957; Max 1960). You know what finds them: k-means in one dimension. For Gaussian numbers, Max's table I gives the distortions 0.3634, 0.1175 and 0.03454 for 2, 4 and 8 levels.
 #
 # To say how far a quantizer is from the bound, turn Shannon's formula round: for a distortion D at variance 1 he needs R = −½ log₂ D bits per dimension. What a quantizer spends beyond that is **wasted**.
 
@@ -101,7 +101,7 @@ assert 1.35 < by_kmeans[0] / metrics.shannon_distortion(1) < 1.55
 assert wasted(3, by_kmeans[2]) > wasted(2, by_kmeans[1]) + 0.08 > wasted(1, by_kmeans[0]) + 0.16
 
 # %% [markdown]
-# Our k-means agrees with Max within 4 %. (Two of its errors lie even below the least there is: by luck, for we measure on 20,000 numbers, not on all there are.) And the more bits, the more of them are wasted. One reason: Gaussian numbers crowd around 0, so the inner levels are chosen often and the outer ones seldom; and yet each index takes the same log₂ L bits.
+# Our k-means agrees with Max within 4 %. (Two errors even lie below Max's, the least there are: such is the luck of 20,000 numbers.) And the more bits, the more of them are wasted. One reason: Gaussian numbers crowd around 0, so the inner levels are chosen often and the outer ones seldom; and yet each index takes the same log₂ L bits.
 #
 # ### Short words for frequent indices
 #
@@ -123,7 +123,7 @@ def on_a_grid(train, x, step):
 
 
 # %% [markdown]
-# Marks, shares and levels come from `train`; the bits are counted on x, which none of them has seen. The step is found by halving an interval again and again, until x takes just the bits that it may. (A file would carry the step along, one number, as a JPEG file carries its quality.)
+# Marks, shares and levels come from `train`; the bits are counted on x, which none of them has seen. The step is found by halving an interval again and again, until x takes just the bits that it may. (A file would carry the step along, one number.)
 
 
 # %%
@@ -178,7 +178,7 @@ assert abs(_ladder[0] - _ladder[1]) < 0.02 and _ladder[1] > _ladder[2] > _ladder
 #
 # ## Stage by stage
 #
-# Residual quantization climbs over the wall. How much does it waste? Vectors of 4 components and stages of 16 codewords, so that every stage costs one bit per dimension. Five seeds: new data, new codebooks, new held-out data each time.
+# Residual quantization climbs over the wall. How much does it waste? Vectors of 4 components and stages of 16 codewords, so that every stage costs one bit per dimension. Five seeds, each with new data and new codebooks.
 
 # %%
 STAGES = [1, 2, 3, 4, 5]
@@ -230,7 +230,7 @@ for _rvq, _x in fitted:
     assert (_found > _best + 1e-6).double().mean() > 0.4 and _found.mean() > 1.15 * _best.mean()
 
 # %% [markdown]
-# Not rare at all. But trying all sums is just the big codebook again: M stages have 16ᴹ of them.
+# Not rare. But trying all sums is just the big codebook again: M stages have 16ᴹ of them.
 #
 # ### Keep a few
 #
@@ -260,7 +260,7 @@ check.best_ways(best_ways)
 # %% [markdown]
 # ### What is wrong here? · The wider beam that doesn't help
 #
-# Here is a whole beam search, all vectors at once, as it can be found in the wild. (`take_along_dim` picks, for each vector, the rows named for it.) A path's score is the sum of the errors of its stages. It runs, and beams beat greedy. Predict: if the beam is so wide that *every* path is kept, is the result the best sum?
+# Here is a whole beam search, all vectors at once. (`take_along_dim` picks, for each vector, the rows named for it.) A path's score is the sum of the errors of its stages. It runs, and beams beat greedy. Predict: if the beam is so wide that *every* path is kept, is the result the best sum?
 
 
 # %%
@@ -288,7 +288,7 @@ plots.bars(summed | {"the best sum": optimum}, label="mean squared error after 3
 assert summed["beam 256"] > 1.03 * optimum and summed["beam 16"] < summed["beam 1"]
 
 # %% [markdown]
-# The widest beam keeps all 16² paths that two stages have, so it sees every path of three, and still doesn't return the best. The score is to blame: it adds up what was left over after *every* stage. But what is left after stage 1 is not lost, it is what stage 2 works on. A path that starts badly and ends well, as 4 − 2.5 did, is punished for its start.
+# The widest beam keeps all 16² paths that two stages have, so it sees every path of three, and still misses the best. The score is to blame: it adds up what was left over after *every* stage. But what is left after stage 1 is not lost, it is what stage 2 works on. A path that starts badly and ends well, as 4 − 2.5 did, is punished for its start.
 #
 # ### Exercise 3 · Repair · ★★☆ · 6 minutes
 #
@@ -359,7 +359,7 @@ assert (searched["beam 16"][:, 2:] < searched["beam 4"][:, 2:]).all()
 assert 0.27 < wasted(5, greedy[:, -1]).mean() - wasted(5, searched["beam 4"][:, -1]).mean() < 0.4
 
 # %% [markdown]
-# For the decoder nothing changes: same codebooks, same bits, one lookup and one sum a stage. The encoder does B times the work from stage 2 on, and saves some 0.3 bits per dimension with 4 paths, some 0.45 with 16. (Error bars are standard deviations over the seeds; here they can hardly be seen.)
+# For the decoder nothing changes: same codebooks, same bits, one lookup and one sum a stage. The encoder does B times the work from stage 2 on, and saves some 0.3 bits per dimension with 4 paths, some 0.45 with 16. (Error bars are standard deviations over the seeds.)
 #
 # One thing is lost. A beam picks its first index for the sake of the last. If only two of five stages arrive, they are worse than a greedy search's:
 
@@ -592,7 +592,7 @@ assert (_raw["residual, beam 4"] < _raw["residual, greedy"]).all() and (
 ).all()
 
 # %% [markdown]
-# Another world. Neighbouring pixels are nearly alike. A quantizer that codes them apart says the same thing four times (scalar, entropy-coded) or twice (product). The two that say it four times have more than 10 times the error of the one codebook. Residual stages look at the whole vector every time: they have some 1.3 times the error of the one codebook, or 1.2 with a beam of 4, in an eighth of its memory. (The whiskers are for the draw of the patches, from always the same three photos.)
+# Neighbouring pixels are nearly alike. A quantizer that codes them apart says the same thing four times (scalar, entropy-coded) or twice (product). The two that say it four times have more than 10 times the error of the one codebook. Residual stages look at the whole vector every time: they have some 1.3 times the error of the one codebook, or 1.2 with a beam of 4, in an eighth of its memory.
 
 # %% [markdown] tags=["doubters"]
 # ### Searched by direction: one more way to lose bits
@@ -652,7 +652,7 @@ for _patches in (patches, unseen_patches):
     assert torch.corrcoef(_components.T).fill_diagonal_(0).abs().max() < 0.01
 
 # %% [markdown]
-# More than nine tenths of the variance sit in the first component. All four numbers of its axis are ½ (or all −½), so this component is twice the mean of a patch's pixels. To give all four components the same number of bits would be a waste. (Uncorrelated is not independent: at an edge all three differences tend to be large together.)
+# More than nine tenths of the variance sit in the first component. All four numbers of its axis are ½ (or all −½), so this component is twice the mean of a patch's pixels. To give all four as many bits would be a waste. (Uncorrelated is not independent: at an edge all three differences tend to be large together.)
 #
 # ### Exercise 5 · Explore · ★★★ · 10 minutes
 #
@@ -759,7 +759,7 @@ for _train, _x in draws[:2]:
     assert _least < 5 and _most > 13
 
 # %% [markdown]
-# The turned grid wins clearly: with less than a sixth of the codebook's numbers and a fiftieth of its multiply–adds, the entropy coder's own work not counted, it leaves half the error. The turn alone, with fixed lengths, brings scalar quantization from the last place past product. Entropy coding does the rest: a tenth of the patches take less than 5 bits, another tenth more than 13, and a codebook spends 8 on each.
+# The turned grid wins clearly: with less than a sixth of the codebook's numbers and a fiftieth of its multiply–adds, the entropy coder's own work not counted, it leaves half the error. The turn alone brings scalar quantization from the last place past product. Entropy coding does the rest: a tenth of the patches take less than 5 bits, another tenth more than 13, and a codebook spends 8 on each.
 
 # %% [markdown] tags=["doubters"]
 # ### Does the order hold for other photos, and for a codebook with an entropy coder?
@@ -847,7 +847,7 @@ _at_one_bit = [sum(on_photos[1][_name]) / 5 for _name in curves]
 assert max(_at_one_bit) < 1.3 * min(_at_one_bit)
 
 # %% [markdown]
-# All ways of fixed length lie above this bound, the one codebook by less than half. And the turned grid? At 2 and 3 bits it lies below, on held-out photos, with every bit counted. It is honest again: this is the bound for *Gaussian* vectors, and of all vectors with the same variances and correlations, the Gaussian ones are the hardest to code (a theorem, too). In photos many patches are flat. An entropy coder saves bits there and spends them at the edges; fixed lengths can't. For photos nobody knows the true bound. (At 1 bit all four are nearly alike: where there are few bits, few can be moved.)
+# All ways of fixed length lie above this bound, the one codebook by less than half. And the turned grid? At 2 and 3 bits it lies below, on held-out photos, with every bit counted. It is honest again: this is the bound for *Gaussian* vectors, and of all vectors with the same variances and correlations, the Gaussian ones are the hardest to code (a theorem, too). In photos many patches are flat. An entropy coder saves bits there and spends them at the edges; fixed lengths can't. For photos nobody knows the true bound. (At 1 bit all four are nearly alike: there are few bits to move.)
 #
 # ## What we saw
 #
