@@ -40,7 +40,7 @@ from rvq_tutorial.training import fit
 # %% [markdown]
 # ## The photos
 #
-# As in notebook 03 we train on crops of seven photos, here of 64 × 64 pixels, from random places and scales. Three other photos are **held out**: nothing is fitted on them, and every quality below is measured on them. They are cut to whole patches of 8 × 8 pixels.
+# As in notebook 03 we train on crops of seven photos, here of 64 × 64 pixels, from random places and scales. Three other photos are **held out**, and every quality below is measured on them. They are cut to whole patches of 8 × 8 pixels.
 
 # %% tags=["measured"]
 crops = data.photo_crops(64, 2048, seed=0)
@@ -57,7 +57,7 @@ print(f"{len(crops):,} crops of shape {tuple(crops.shape[1:])}; held out: {', '.
 #
 # In notebook 03 an encoder was one matrix. Now it is a stack of convolutions. The first cuts the image into patches of 8 × 8 pixels and takes 64 numbers of each, its **features**: a kernel as wide as its stride never looks at a pixel twice.
 #
-# Its 64 kernels start from what has been known since 1974 to describe patches of photos well: the **cosine transform** (Ahmed et al.), which is also in JPEG. Its 192 patterns of 8 × 8 pixels in three colours are **orthonormal**: each has length 1, and none contains any of another. So a patch is the sum of all patterns, each times one number. We take the coarsest 64.
+# Its 64 kernels start from the **cosine transform** (Ahmed et al. 1974), which is also in JPEG. Its 192 patterns of 8 × 8 pixels in three colours are **orthonormal**: each has length 1, and the product of two, summed over all pixels, is 0. So a patch is the sum of all patterns, each times the number that its kernel computes. We take the coarsest 64.
 
 # %%
 patterns = cosine_patterns(channels=3, size=8)[:64]
@@ -148,7 +148,8 @@ def mean_psnr(rebuild):
 torch.manual_seed(0)
 untrained = new_model()
 print(f"encoder and decoder, untrained:  {mean_psnr(untrained.bypass):.1f} dB")
-print(f"and with the quantizer between:  {mean_psnr(lambda photo: untrained(photo).reconstruction):.1f} dB")
+at_start = mean_psnr(lambda photo: untrained(photo).reconstruction)
+print(f"and with the quantizer between:  {at_start:.1f} dB")
 print(f"indices of a crop {tuple(crops[:1].shape)}:\n{untrained.encode(crops[:1])[0]}")
 
 
@@ -162,7 +163,7 @@ assert abs(mean_psnr(untrained.bypass) - 26.7) < 0.5
 assert untrained.encode(crops[:1]).shape == (1, 8, 8) and metrics.bits_per_pixel(256, stride=8) == 1 / 8
 
 # %% [markdown]
-# Without a step of training and without a quantizer the copy is fair: it keeps 20 of the cosine transform's 192 numbers, about what JPEG does before it rounds. With the quantizer an image becomes a grid of indices, one byte for every 8 × 8 pixels. That is 1/8 bit per pixel, 192 times less than the image as it is.
+# Without a step of training and without a quantizer the copy is fair: it keeps the coarsest 20 of the 192 numbers. With the quantizer an image becomes a grid of indices, one byte for every 8 × 8 pixels. That is 1/8 bit per pixel, 192 times less than the image as it is.
 #
 # ### Exercise 1 · Predict · ★☆☆ · 4 minutes
 #
@@ -223,13 +224,13 @@ by_hand = terms["reconstruction"] + terms["codebook"] + 0.25 * terms["commitment
 assert torch.allclose(by_hand, pixel_loss(output.reconstruction, images) + output.loss, rtol=1e-4)
 
 # %% [markdown]
-# Codebook loss and commitment loss have the same value; their gradients go to different places:
+# Codebook loss and commitment loss have the same value; their gradients go to different places. As in notebook 02, x is now the encoder's output and x̂ the codeword:
 
 # %%
 plots.loss_graph()
 
 # %% [markdown]
-# The reconstruction moves the decoder and, straight through the lookup, the encoder, but never the codebook. Each of the other two terms moves one thing. From here on the codewords follow by EMA (notebook 03), and the codebook loss drops out, as in the paper's appendix A.1.
+# The reconstruction moves the decoder and, straight through the lookup, the encoder, but never the codebook. From here on the codewords follow by EMA (notebook 03), and the codebook loss drops out, as in the paper's appendix A.1.
 
 # %% [markdown] tags=["doubters"]
 # ### Which term moves which part, asked of autograd
@@ -308,8 +309,6 @@ assert _ratios[64] > 1000 and 8 < _ratios[128] / _ratios[32] < 32
 
 # %% [markdown]
 # ## Training
-#
-# The loop is that of every network. For the experiments below it takes the model and the reconstruction loss.
 
 
 # %% tags=["measured"]
@@ -329,7 +328,7 @@ def learn(model, reconstruction_loss=pixel_loss, steps=100, seed=0, on_step=lamb
 
 
 # %% [markdown]
-# The package's `fit` is this loop with a k-means start, a learning rate that rises and then falls, a progress bar, a history, and leave to interrupt it. With `fit` we train the model that we will take apart.
+# The package's `fit` is this loop with a k-means start of its own, a learning rate that rises and then falls, a progress bar, a history, and leave to interrupt it. We use `fit` now.
 
 # %%
 torch.manual_seed(0)
@@ -338,7 +337,7 @@ with widgets.live_curve("psnr", ylabel="PSNR of the batch, dB", smooth=30) as dr
     history = fit(model, crops, steps=300, seed=0, on_step=draw)
 
 # %%
-here = ..., slice(56, 216), slice(144, 304)  # a square of 160 × 160 pixels, to look at closely
+here = ..., slice(56, 216), slice(144, 304)  # photo[here] is a square of it, 160 × 160 pixels, to look at closely
 with torch.no_grad():
     rebuilt = {name: model(photo[None]).reconstruction[0].clamp(0, 1) for name, photo in held_out.items()}
 
@@ -349,36 +348,37 @@ plots.photo_row(
 )
 
 # %%
-limit = mean_psnr(model.bypass)
-print(f"before training {mean_psnr(lambda photo: untrained(photo).reconstruction):.2f} dB")
-print(
-    f"after training  {mean_psnr(lambda photo: model(photo).reconstruction):.2f} dB, without quantizer {limit:.2f} dB"
-)
+limit, trained = mean_psnr(model.bypass), mean_psnr(lambda photo: model(photo).reconstruction)
+print(f"before training {at_start:.2f} dB, after it {trained:.2f} dB, without quantizer {limit:.2f} dB")
 
 
-# %% tags=["claim"]
+# %% [markdown]
+# Be sober about it. Cosine patterns and k-means alone, without a single step of training, come within one and a half decibels. What training adds shows most at the seams between patches. Divide the mean step from pixel to pixel across the seams by the mean step within patches: in a photo that is 1, in what was painted before training more than 5, and now less than 3. The decoder has learned to look at neighbours. And more than three decibels separate the result from the same network without a quantizer: 256 kinds of patch are few.
+
+# %% [markdown] tags=["doubters"]
+# ### How deep the seams are
+
+
+# %% tags=["doubters"]
 @torch.no_grad()
-def _seams(rebuild):
+def seams(rebuild):
     """Step across patch borders over step within patches, mean over the held-out photos; 1 means no seams."""
     ratios = []
     for photo in held_out.values():
-        steps = rebuild(photo[None])[0].diff(dim=2).abs().mean((0, 1))
-        border = torch.arange(len(steps)) % 8 == 7
-        ratios.append(steps[border].mean() / steps[~border].mean())
-    return (sum(ratios) / len(ratios)).item()
+        step = rebuild(photo[None])[0].diff(dim=2).abs().mean((0, 1))
+        border = torch.arange(len(step)) % 8 == 7
+        ratios.append((step[border].mean() / step[~border].mean()).item())
+    return sum(ratios) / 3
 
 
-_at_start = mean_psnr(lambda photo: untrained(photo).reconstruction)
-_trained = mean_psnr(lambda photo: model(photo).reconstruction)
-_before, _after = (_seams(lambda photo, m=m: m(photo).reconstruction) for m in (untrained, model))
-print(
-    f"{_at_start:.2f} dB, {_trained:.2f} dB; seams {_before:.2f}, {_after:.2f}, in the photos {_seams(lambda p: p):.2f}"
-)
-assert abs(_trained - 22.8) < 0.5 and 1 < _trained - _at_start < 1.5 and 3 < limit - _trained < 4.5
-assert _after < 3 and _before > 5 and abs(_seams(lambda photo: photo) - 1) < 0.05
+print(f"the photos {seams(lambda photo: photo):.2f}")
+print(f"before training {seams(lambda photo: untrained(photo).reconstruction):.2f}")
+print(f"after training {seams(lambda photo: model(photo).reconstruction):.2f}")
 
-# %% [markdown]
-# Be sober about it. Cosine patterns and k-means alone, without a single step of training, come within one and a half decibels. What training adds shows most at the seams between patches. In a photo a step from pixel to pixel is as large across such a border as within a patch. In what is painted it was more than five times as large before training, and less than three times afterwards: the decoder has learned to look at neighbours. And more than three decibels separate the result from the same network without a quantizer: 256 kinds of patch are few. Notebook 07 does something about that.
+# %% tags=["claim"]
+_before, _after = (seams(lambda photo, m=m: m(photo).reconstruction) for m in (untrained, model))
+assert abs(trained - 22.8) < 0.5 and 1 < trained - at_start < 1.5 and 3 < limit - trained < 4.5
+assert _after < 3 and _before > 5 and abs(seams(lambda photo: photo) - 1) < 0.05
 
 # %% [markdown] tags=["doubters"]
 # ### `fit` minimizes the same loss
@@ -405,7 +405,7 @@ assert abs(first - (pixel_loss(result.reconstruction, batch) + result.loss)) < 1
 # %% [markdown]
 # ## How many codewords are in use?
 #
-# We count over **all** patches of the three held-out photos.
+# Over **all** held-out patches:
 
 
 # %% tags=["measured"]
@@ -427,11 +427,11 @@ _perplexity = metrics.perplexity(indices, 256)
 assert metrics.usage(indices, 256) > 0.8 and 60 < _perplexity < 120
 
 # %% [markdown]
-# No collapse: most codewords occur in photos that had no say in choosing them. The use is uneven, though. Photos hold much sky and wall, and few eyes.
+# No collapse: most codewords occur in photos that had no say in choosing them. The use is uneven, though.
 #
 # ## What does a codeword look like?
 #
-# Give the decoder a grid that consists of one single index, and it paints that codeword.
+# Given a grid of one single index, the decoder paints that codeword.
 #
 # ### Exercise 3 · Implement · ★★☆ · 5 minutes
 #
@@ -465,7 +465,7 @@ plots.patch_rows(
 # %% [markdown]
 # They look like patches of photos, but for rims that fade to grey: around a single index there is nothing, and the decoder takes nothing for grey.
 #
-# Is a codeword the mean of the patches that choose it? We take the mean of all held-out patches with the same index.
+# Is a codeword the mean of the patches that choose it? We take that mean over the held-out photos.
 
 # %% tags=["measured"]
 seen = torch.cat([data.patches(photo[None], 8) for photo in held_out.values()])  # (N, 3, 8, 8)
@@ -478,36 +478,41 @@ def mean_by_index(values, indices):
 
 
 # %% [markdown]
-# Below are 16 codewords in three rows: decoded alone; in the middle of a grid of 9 × 9 times the same index, so that each stands among its like and there is no grey nearby; and the mean of the patches that have its index.
+# Below are 16 codewords in three rows: decoded alone; in the middle of a grid of 9 × 9 times the same index, so that there is no grey nearby; and the mean of the patches that have its index.
 
 # %%
 with torch.no_grad():
     among = model.decode(torch.arange(256).view(256, 1, 1).expand(256, 9, 9))[..., 32:40, 32:40].clamp(0, 1)
 means = mean_by_index(seen.flatten(1), indices).view(256, 3, 8, 8)
 some = by_use[:128:8]
+close = metrics.explained_variance(means[indices], among[indices])
 plots.patch_rows(
     {"alone": pictures[some], "among its like": among[some], "mean of patches": means[some]},
-    caption="What the decoder draws for a codeword, and below it the mean of what it stands for in photos it never saw.",
+    caption=f"Below, what a codeword stands for. As a guess, the row above errs by {1 - close:.1%} of the means' variance.",
 )
 
 # %% tags=["claim"]
-_shares = [metrics.explained_variance(means[indices], drawn[indices]) for drawn in (pictures, among)]
-assert 0.85 < _shares[0] < _shares[1] and _shares[1] > 0.95
+_alone = metrics.explained_variance(means[indices], pictures[indices])
+assert 0.85 < _alone < close and close > 0.95
 
 # %% [markdown]
-# **A codeword means: patches like these.** It is a typical patch, and the decoder knows how to draw it. Of what distinguishes the means from each other, the codewords among their like explain more than 95 %.
+# **A codeword means: patches like these.** Guess each mean by the codeword among its like: the squared error is less than 5 % of the means' variance. We say that the guess **explains** more than 95 %.
 #
 # ### What the neighbours add
 #
-# The grey rims show that the decoder looks at neighbours. How much of a painted patch is known from its own index, and how much comes from around it?
+# The grey rims show that the decoder looks at neighbours. How much of a painted patch is known from its own index?
 
 # %%
 painted = torch.cat([data.patches(photo[None], 8) for photo in rebuilt.values()])
-own = metrics.explained_variance(painted.flatten(1), mean_by_index(painted.flatten(1), indices)[indices])
-print(f"a patch's own index explains {own:.1%} of what is painted there")
+own = []
+for values in painted.flatten(1), (painted - painted.mean((2, 3), keepdim=True)).flatten(1):
+    own.append(metrics.explained_variance(values, mean_by_index(values, indices)[indices]))
+print(
+    f"a patch's own index explains {own[0]:.1%} of what is painted, and {own[1]:.0%} without each patch's mean colour"
+)
 
 # %% [markdown]
-# Very little comes from around it: the picture of a codeword is nearly all of its meaning, and the neighbours smooth its rims.
+# The mean colour is the codeword's own. Of the detail within the patch about a quarter comes from around it: the neighbours smooth its rims.
 
 # %% [markdown] tags=["doubters"]
 # ### How far one index reaches
@@ -526,14 +531,14 @@ print(f"{(moved.sum(1) > 1e-9).sum()} × {(moved.sum(0) > 1e-9).sum()} pixels ch
 print(f"{moved[72:96, 72:96].sum() / moved.sum():.0%} of the change lies in the patch and its eight neighbours")
 
 # %% tags=["claim"]
-assert 0.95 < own < 0.999
+assert 0.95 < own[0] < 0.999 and 0.68 < own[1] < 0.85
 assert (moved.sum(1) > 1e-9).sum() == (moved.sum(0) > 1e-9).sum() == 72
 assert moved[72:96, 72:96].sum() / moved.sum() > 0.85
 
 # %% [markdown]
 # ## Where does it stand?
 #
-# Pick a codeword, and see where in a photo it occurs. The slider goes through the cat's codewords by rank, from the most used to rare ones.
+# The slider goes through the cat's codewords, from the most used to rare ones: where does each occur?
 
 # %%
 cat = held_out["chelsea"]
@@ -550,7 +555,7 @@ def places(rank):
 widgets.explore(places, rank=[1, 2, 3, 5, 10, 20, 40, 80])
 
 # %% [markdown]
-# A codeword knows nothing of cats. It stands wherever a patch looks so, on fur, wall or eye. And the numbers themselves mean nothing: 17 is no closer to 18 than to 200. Shuffle the codebook's rows, rename the indices to match, and every photo stays the same. So never average indices, and never resize a grid of them as if it were an image.
+# A codeword knows nothing of cats. It stands wherever a patch looks so, on fur, wall or eye. And the numbers themselves mean nothing: 17 is no closer to 18 than to 200. Shuffle the codebook's rows, rename the indices to match, and every photo stays the same. So never average indices, and never resize their grid like an image.
 
 # %% tags=["claim"]
 _shuffled = torch.randperm(256, generator=torch.Generator().manual_seed(0))
@@ -563,7 +568,7 @@ assert abs(_neighbours / _strangers - 1) < 0.2
 # %% [markdown]
 # ## What does an index tell?
 #
-# If you know only a patch's index, what do you know of the patch? `patch_properties` gives five numbers of each patch, such as its brightness. For each index we note their means on every other held-out patch; on the rest we guess by that table. The share of the variance that the guess explains says how much the index told.
+# If you know only a patch's index, what do you know of the patch? `patch_properties` gives five numbers of each patch: brightness, red minus blue, right half minus left, lower half minus upper, and, as texture, the mean step from pixel to pixel. For each index we note their means on every other held-out patch; on the rest we guess by that table. What the guess explains, the index told.
 
 
 # %% tags=["measured"]
@@ -592,9 +597,17 @@ for _name, _low, _high in (("brightness", 0.9, 1), ("texture: pixel to pixel", 0
     _share = metrics.explained_variance(_values, _noted[indices])
     print(_name, _share)
     assert _low < _share < _high
+_warmth_by_crops = mean_by_index(metrics.patch_properties(_crops)["warmth: red − blue"], _there)[indices]
+_lengths = [photo[0].numel() // 64 for photo in held_out.values()]
+_by_photo = zip(
+    metrics.patch_properties(seen)["warmth: red − blue"].split(_lengths), _warmth_by_crops.split(_lengths), strict=True
+)
+_within = [metrics.explained_variance(_values, _guess) for _values, _guess in _by_photo]
+print(_within)
+assert min(_within) > 0.3 and max(_within) < 0.85 and 0.4 < sum(_within) / 3 < 0.7
 
 # %% [markdown]
-# The index tells how bright a patch is, almost exactly, and how warm its colour is, nearly as well. Of the direction in which the patch brightens, and of its texture, it tells about half. (The table matters. Noted on the training crops, it tells brightness as well, but less than a third of texture: how rough the patches of one index are depends on the photos.)
+# The index tells how bright a patch is, almost exactly, and how warm its colour is, nearly as well. Of the direction in which the patch brightens, and of its texture, it tells about half. (The table matters. Noted on the training crops, it tells brightness as well, but of warmth within a photo about half, and of texture less than a third.)
 #
 # ## Would another loss give other words?
 #
@@ -686,7 +699,12 @@ assert (
 #
 # ### Exercise 4 · Explore · ★★★ · 8 minutes
 #
-# Compute it for every patch of a photo. `counts` says how often each index occurred in training. One that never did would deserve infinitely many bits; so raise all counts by 1 before you make shares of them. Then play: which of the three photos is the most surprising? Where?
+# Compute it for every patch of a photo. `counts` says how often each index occurred in training. One that never did would deserve infinitely many bits; so raise all counts by 1 before you make shares of them. Then play with `surprise(model.encode(photo[None])[0], counts_in_training)`: which of the three photos in `held_out` is the most surprising? Where?
+
+# %%
+with torch.no_grad():
+    in_training = model.encode(crops[:512]).flatten()
+counts_in_training = torch.bincount(in_training, minlength=256)
 
 
 # %% tags=["exercise"]
@@ -705,9 +723,7 @@ def surprise(indices, counts):
 check.surprise(surprise)
 
 # %%
-with torch.no_grad():
-    in_training = model.encode(crops[:512]).flatten()
-raised = torch.bincount(in_training, minlength=256) + 1
+raised = counts_in_training + 1
 bits = (raised.sum() / raised).log2()  # for each codeword
 map_of_bits = ((bits[grid] - 4) / 8).repeat_interleave(8, 0).repeat_interleave(8, 1).expand(3, -1, -1)
 plots.photo_row(
@@ -718,22 +734,28 @@ plots.photo_row(
 
 # %%
 same = (grid[:, 1:] == grid[:, :-1]).float().mean()
-chance = (counts / counts.sum()).square().sum()
-print(f"mean surprise over all held-out patches: {bits[indices].mean():.2f} bits of 8")
+chance = (torch.bincount(grid.flatten()) / grid.numel()).square().sum()
+print(
+    f"mean surprise: {bits[in_training].mean():.1f} bits in training, {bits[indices].mean():.1f} in the held-out photos"
+)
 print(f"the cat's indices equal their left neighbour at {same:.0%} of all places; by chance it would be {chance:.1%}")
 
 # %% tags=["claim"]
 _left = [model.encode(photo[None])[0] for photo in held_out.values()]
-_same = sum((g[:, 1:] == g[:, :-1]).sum().item() for g in _left) / sum(g[:, 1:].numel() for g in _left)
-print(f"all photos: {_same:.1%}")
-assert 7 < bits[indices].mean() < 8.7 and _same > 4 * chance and same > 4 * chance
+for _grid in _left:
+    _same = (_grid[:, 1:] == _grid[:, :-1]).float().mean()
+    _chance = (torch.bincount(_grid.flatten()) / _grid.numel()).square().sum()
+    print(f"{_same:.1%} by chance {_chance:.1%}")
+    assert _same > 3 * _chance
+assert 7.5 < bits[indices].mean() < 8.3 and bits[in_training].mean() < bits[indices].mean() - 0.4
+assert metrics.perplexity(indices, 256) < 2**7  # with shares of their own these photos would take fewer bits
 
 # %% [markdown]
 # The table from training saves next to nothing of the 8 bits, because these photos use the words in other shares than the seven did. But a patch isn't drawn from an urn: whoever knows its neighbours is less surprised. The entropy coder of notebook 07 asks them.
 #
 # ## Slide: the size of the codebook
 #
-# How many words should the language have? For the other sizes the trained network stays as it is, and only the codebook is fitted again, by k-means on the training crops' latents.
+# For other sizes the trained network stays as it is, and only the codebook is fitted again, by k-means on the training crops' latents.
 
 # %%
 models = {}
@@ -751,8 +773,12 @@ def with_size(codebook_size):
     """The cat, rebuilt with a codebook of that size, between the photo and the limit."""
     with torch.no_grad():
         views = cat, models[codebook_size](cat[None]).reconstruction[0], model.bypass(cat[None])[0]
-    title = f"K = {codebook_size}\n{metrics.bits_per_pixel(codebook_size, stride=8):.3f} bits per pixel"
-    return plots.photo_row(torch.stack([view[here] for view in views]), ["the photo\n ", title, "no quantizer\n "])
+    rate = metrics.bits_per_pixel(codebook_size, stride=8)
+    titles = ["the photo\n ", f"K = {codebook_size}\n{rate:.3f} bits per pixel", "no quantizer\n "]
+    caption = (
+        "Look at the eye: more codewords give it its rim and its glint, but its green comes only without a quantizer."
+    )
+    return plots.photo_row(torch.stack([view[here] for view in views]), titles, caption=caption)
 
 
 widgets.explore(with_size, codebook_size=list(models))
@@ -760,10 +786,10 @@ widgets.explore(with_size, codebook_size=list(models))
 # %% tags=["claim"]
 _gains = torch.tensor(list(quality.values())).diff()
 print(_gains)
-assert (_gains > 0).all() and (_gains[2:] < _gains[:2]).all() and _gains[-1] < 1 and quality[1024] < limit - 2
+assert (_gains > 0).all() and (_gains[2:] < _gains[:2]).all() and _gains[-1] < 0.7 and quality[1024] < limit - 3
 
 # %% [markdown]
-# Every step makes the codebook four times as large, for two bits more a patch, and the later ones buy less. To close in on the right picture this way would take millions of rows. Notebook 04 knows the way out: many small codebooks.
+# Every step makes the codebook four times as large, for two bits more a patch, and the later ones buy less. The picture on the right is over 3 dB away, at least five more steps: a million rows or more. Notebook 04 knows the way out: many small codebooks.
 #
 # ## What can go wrong
 #
@@ -801,7 +827,7 @@ with torch.no_grad():
 plots.photo_row(views, list(trials), caption="A held-out photo after 100 steps of training each.")
 
 # %% [markdown]
-# A picture shows the symptom. For the cause we measure what share of the latents' variance is lost in the lookup, the perplexity, and the latents' spread: their standard deviation.
+# The three failures look alike, blotched and wrong in colour. For the cause we measure what share of the latents' variance is lost in the lookup, the perplexity, and the latents' spread: their standard deviation.
 
 # %% [markdown] tags=["doubters"]
 # ### What is measured in each of these trainings
@@ -852,13 +878,13 @@ for _step in (100, 200):
     assert (_at("all repairs", "perplexity", _step) > 75).all()
 
 # %% [markdown]
-# With **all repairs** little is lost in the lookup. The others lose several times as much, for two reasons:
+# With **all repairs** little is lost in the lookup. The others lose several times as much, the last two for the same reason:
 #
 # - **Collapsed.** A dozen codewords or so do nearly all the work, and the picture has few tints. The latents are spread only about a fifth more widely than with all repairs.
-# - **No commitment.** Nothing holds the encoder near its codewords. It pushes its outputs apart, and the codewords, which follow by a slow average, never catch up: the spread grows and grows. EMA and restarts were on; they can't repair this, and the perplexity falls too.
+# - **No commitment.** Nothing holds the encoder near its codewords. It pushes its outputs apart, and the codewords, which follow by a slow average, never catch up: the spread grows. EMA and restarts were on; they can't repair this, and the perplexity falls too.
 # - **A sum among means** is the same illness under another name, although its code says β = 0.25.
 #
-# So there are three numbers to log while training such a model. The share lost in the lookup says that something is wrong; a small perplexity with a steady spread means collapse, a growing spread an encoder adrift. The loss alone shows neither by name.
+# So there are three numbers to log while training such a model. The share lost in the lookup says that something is wrong; a small perplexity with a steady spread means collapse, a growing spread an encoder adrift. The loss alone shows neither.
 #
 # ## What we saw
 #
@@ -867,7 +893,7 @@ for _step in (100, 200):
 # - Held-out photos come back at about 22.8 dB, 1 to 1.5 dB above the untrained network, and more than 3 dB below the same network without a quantizer.
 # - A codeword is close to the mean of the patches that choose it, and a patch's own index explains more than 95 % of what is painted there.
 # - The index tells a patch's brightness almost exactly, and of its slope and its texture about half; so it does untrained. A loss on detail moves words from colour to slopes.
-# - Four times as many codewords cost 2 bits more and buy less and less, not 1 dB from 256 to 1,024.
+# - Four times as many codewords cost 2 bits more and buy less and less.
 # - From a random start without repairs a dozen codewords do the work; without commitment the encoder runs away from the codewords, and EMA and restarts don't help.
 #
 # ## Self-test

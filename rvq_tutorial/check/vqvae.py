@@ -48,6 +48,11 @@ def reach(answer: Callable) -> str:
         "The decoder's first convolution is missing, and the square's middle, the patch itself.": lambda b, s: (
             2 * b * s
         ),
+        "That is one convolution of 3 × 3; every block has one more.": lambda b, s: 3 * s,
+        "A convolution of 3 × 3 makes the side longer by two places, not twice as long.": lambda b, s: 2 ** (b + 1) * s,
+        "The last, transposed convolution lays each place's pixels beside the others: it reaches no neighbour.": (
+            lambda b, s: (2 * b + 5) * s
+        ),
         "The square is of whole places, and here one pixel is missing.": lambda b, s: (2 * b + 3) * s - 1,
         "The square is of whole places, and here is one pixel more.": lambda b, s: (2 * b + 3) * s + 1,
         "The middle is a whole place, of stride pixels, and not one pixel.": lambda b, s: (2 * b + 2) * s + 1,
@@ -70,6 +75,14 @@ def _balanced(x: Tensor, rebuilt: Tensor, z_e: Tensor, z_q: Tensor, variance: fl
 def _all_summed(x: Tensor, rebuilt: Tensor, z_e: Tensor, z_q: Tensor, variance: float, beta: float) -> Tensor:
     terms = ((x - rebuilt) ** 2).sum() / variance, ((z_q - z_e.detach()) ** 2).sum(), ((z_e - z_q.detach()) ** 2).sum()
     return terms[0] + terms[1] + beta * terms[2]
+
+
+def _summed_latents(x: Tensor, rebuilt: Tensor, z_e: Tensor, z_q: Tensor, variance: float, beta: float) -> Tensor:
+    return _vqvae_terms(x, rebuilt, z_e, z_q, 1 / variance, z_e.numel(), beta * z_e.numel())
+
+
+def _squared_lengths(x: Tensor, rebuilt: Tensor, z_e: Tensor, z_q: Tensor, variance: float, beta: float) -> Tensor:
+    return _vqvae_terms(x, rebuilt, z_e, z_q, 1 / variance, z_e.shape[1], beta * z_e.shape[1])
 
 
 def _moving(x: Tensor, rebuilt: Tensor, moved: Tensor, held: Tensor, variance: float, beta: float) -> Tensor:
@@ -140,7 +153,19 @@ def balanced_loss(answer: Callable) -> str:
             lambda x, rebuilt, z_e, z_q, v, b: _vqvae_terms(x, rebuilt.detach(), z_e, z_q, 1 / v, 1, b)
         ),
         "All three terms are sums; each should be a mean.": _all_summed,
+        "All three terms are sums over an image; each should be a mean.": (
+            lambda x, rebuilt, z_e, z_q, v, b: _all_summed(x, rebuilt, z_e, z_q, v, b) / len(x)
+        ),
+        "The codebook loss and the commitment loss are sums; each term should be a mean.": _summed_latents,
+        "The codebook loss and the commitment loss are squared lengths, as equation 3 is printed; the three terms here "
+        "are means over the components too.": _squared_lengths,
         "These are absolute differences; equation 3 squares them.": _absolute,
+        "The reconstruction's error is of absolute differences; square them.": (
+            lambda x, rebuilt, z_e, z_q, v, b: F.l1_loss(rebuilt, x) / v + _vqvae_terms(x, rebuilt, z_e, z_q, 0, 1, b)
+        ),
+        "The codebook loss is divided by the variance too; only the reconstruction's error is measured in pixels.": (
+            lambda x, rebuilt, z_e, z_q, v, b: _vqvae_terms(x, rebuilt, z_e, z_q, 1 / v, 1 / v, b)
+        ),
         "Divide the reconstruction's error by the variance.": (
             lambda x, rebuilt, z_e, z_q, v, b: _vqvae_terms(x, rebuilt, z_e, z_q, 1, 1, b)
         ),
@@ -253,6 +278,10 @@ def alone(answer: Callable) -> str:
         "The last codeword is missing: the indices run from 0 to K − 1.": lambda k: right(k)[:-1],
         "The first codeword is missing: the indices run from 0 to K − 1.": lambda k: right(k)[1:],
         "That is the first codeword alone; all K are asked for.": lambda k: right(1),
+        "That is the mean colour of each codeword's picture; return the pictures.": lambda k: right(k).mean((2, 3)),
+        "Each picture is shrunk to its mean colour; leave them as the decoder gives them.": (
+            lambda k: right(k).mean((2, 3), keepdim=True)
+        ),
         "Each codeword stands among its like in a grid of 3 × 3; alone is a grid of one place.": (
             lambda k: grids(k, 3)[..., 4:8, 4:8]
         ),
@@ -327,6 +356,7 @@ def surprise(answer: Callable) -> str:
         "The counts are divided by the largest of them; shares are what is divided by their sum.": (
             lambda i, c: -((c + 1) / (c + 1).max()).log2()[i]
         ),
+        "The counts are not yet shares: divide them by their sum first.": lambda i, c: -(c + 1.0).log2()[i],
         "The counts are not yet shares: divide them by their sum, and take minus the logarithm.": (
             lambda i, c: (c + 1.0).log2()[i]
         ),

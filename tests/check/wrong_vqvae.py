@@ -30,6 +30,9 @@ WRONG["reach"] = [
     (lambda num_blocks, stride: stride * (2 * num_blocks + 3) + 1, "of whole places"),
     (lambda num_blocks, stride: 1 + 2 * stride * (num_blocks + 1), "and not one pixel"),
     (lambda num_blocks, stride: 72, "3 blocks and stride 8 alone"),
+    (lambda num_blocks, stride: stride * 3, "every block has one more"),
+    (lambda num_blocks, stride: stride * 2 ** (num_blocks + 1), "not twice as long"),
+    (lambda num_blocks, stride: stride * (1 + 2 * (num_blocks + 2)), "it reaches no neighbour"),
     (lambda num_blocks, stride: 8 * (2 * num_blocks + 3), "8 pixels a place"),
     (lambda num_blocks, stride: 9 * stride, "3 blocks, whatever"),
     (lambda num_blocks, stride: (stride * (2 * num_blocks + 3), stride * (2 * num_blocks + 3)), "the side alone"),
@@ -107,7 +110,40 @@ WRONG["balanced_loss"] = [
         lambda x, r, z_e, z_q, v, b: (
             (r - x).abs().mean() / v + (z_q - z_e.detach()).abs().mean() + b * (z_e - z_q.detach()).abs().mean()
         ),
-        "absolute differences",
+        "These are absolute differences",
+    ),
+    (
+        lambda x, r, z_e, z_q, v, b: (
+            (r - x).abs().mean() / v + F.mse_loss(z_q, z_e.detach()) + b * F.mse_loss(z_e, z_q.detach())
+        ),
+        "of absolute differences; square",
+    ),
+    (
+        lambda x, r, z_e, z_q, v, b: (
+            F.mse_loss(r, x) / v
+            + (z_q - z_e.detach()).square().sum(1).mean()
+            + b * (z_e - z_q.detach()).square().sum(1).mean()
+        ),
+        "squared lengths",
+    ),
+    (
+        lambda x, r, z_e, z_q, v, b: (
+            F.mse_loss(r, x) / v + (z_q - z_e.detach()).square().sum() + b * (z_e - z_q.detach()).square().sum()
+        ),
+        "codebook loss and the commitment loss are sums",
+    ),
+    (
+        lambda x, r, z_e, z_q, v, b: (
+            ((r - x).square().sum() / v + (z_q - z_e.detach()).square().sum() + b * (z_e - z_q.detach()).square().sum())
+            / len(x)
+        ),
+        "sums over an image",
+    ),
+    (
+        lambda x, r, z_e, z_q, v, b: (
+            (F.mse_loss(r, x) + F.mse_loss(z_q, z_e.detach())) / v + b * F.mse_loss(z_e, z_q.detach())
+        ),
+        "codebook loss is divided by the variance",
     ),
     (
         lambda x, r, z_e, z_q, v, b: (
@@ -151,6 +187,8 @@ WRONG["alone"] = [
     (lambda model, size: model.decode(torch.arange(1, size + 1)[:, None, None]), "run from 0 to K − 1"),
     (lambda model, size: model.decode(torch.arange(256)[:, None, None]), "K is given"),
     (lambda model, size: model.decode(torch.arange(size).flip(0)[:, None, None]), "last codeword to the first"),
+    (lambda model, size: model.decode(torch.arange(size)[:, None, None]).mean((2, 3)), "return the pictures"),
+    (lambda model, size: model.decode(torch.arange(size)[:, None, None]).mean((2, 3), True), "shrunk to its mean"),
     (lambda model, size: model.decode(torch.arange(size - 1)[:, None, None]), "last codeword is missing"),
     (lambda model, size: model.decode(torch.arange(1, size)[:, None, None]), "first codeword is missing"),
     (lambda model, size: model.decode(torch.arange(size)[:, None, None].expand(-1, 8, 8)), "grid of 8 × 8 places"),
@@ -196,7 +234,8 @@ WRONG["surprise"] = [
         "stay at 0",
     ),
     (lambda indices, counts: -torch.log2((counts[indices] + 1) / (counts.max() + 1)), "by the largest"),
-    (lambda indices, counts: torch.log2(counts[indices] + 1.0), "not yet shares"),
+    (lambda indices, counts: torch.log2(counts[indices] + 1.0), "and take minus the logarithm"),
+    (lambda indices, counts: -torch.log2(counts[indices] + 1.0), "divide them by their sum first"),
     (lambda indices, counts: -torch.log2(1 + counts[indices] / counts.sum()), "not to the shares"),
     (
         lambda indices, counts: -((share := (counts + 1) / (counts + 1).sum()) * share.log2()).sum(),
