@@ -37,9 +37,9 @@ _ = torch.manual_seed(0)  # the same numbers in every run
 # %% [markdown]
 # ## A photo is a cloud of points
 #
-# `rvq_tutorial` is the course's own package: `data` has the photos, `metrics` the measures, `plots` and `widgets` the pictures, `check` looks at your answers. All else that comes from it you will first write yourself.
+# `rvq_tutorial` is the course's own package: `data` has the photos, `metrics` the measures, `plots` and `widgets` the pictures, `check` looks at your answers. Its other functions you will first write yourself.
 #
-# The course's ten photos come in two groups, `train` and `held_out`; you will soon see what for. Here is a flower, every second pixel of every second row to keep things quick. The photo is a tensor with three channels, red, green and blue, each from 0 to 1.
+# The course's ten photos come in two groups, `train` and `held_out`; you will see later what for. Here is a flower, every second pixel of every second row to keep things quick. The photo is a tensor with three channels, red, green and blue, each from 0 to 1.
 #
 # Forget for a moment where the pixels are. Then each pixel is a **vector**. Its three numbers are the vector's **components**; a vector with three components has dimension 3. It is a point in a cube, and the photo is a cloud of points.
 
@@ -81,7 +81,7 @@ def scalar_decode(steps, levels):
 
 
 # %% [markdown]
-# How much is lost? With x̂, "x hat", for what we get back, the **mean squared error**, MSE, is the average of (x − x̂)² over all vectors and their components ("per dimension"). It is also called the distortion. For photos it is often given in decibels, dB, as the **peak signal-to-noise ratio**:
+# How much is lost? Call what we get back x̂, "x hat". The **mean squared error**, MSE, is the average of (x − x̂)² over all components of all vectors ("per dimension"). It is also called the distortion. For photos it is often given in decibels, dB, as the **peak signal-to-noise ratio**:
 #
 # $$\text{PSNR} = -10 \log_{10} \text{MSE} \quad \text{(for numbers from 0 to 1)}$$
 #
@@ -106,7 +106,7 @@ assert not (_eighths == torch.tensor([0, 0, 1])).all(1).any() and (_eighths == 0
 # %% [markdown]
 # Every doubling of the levels takes 3 more bits a pixel, one a channel. It halves the steps, so the squared error falls to about a quarter, and we gain about 6 dB: 2 dB a bit.
 #
-# Still, 9 bits leave steps and wrong greens. Where do the bits go? 2 levels a channel make 2 · 2 · 2 = 8 colours, one in the middle of each eighth of the cube. In the cube above, the eighth at the blue corner has no pixel, and the eighth at the black corner has all the leaves, which share one grey. With more levels this doesn't go away:
+# Still, 9 bits leave steps and wrong greens. Where do the bits go? Take 2 levels a channel: they make 2 · 2 · 2 = 8 colours, one in the middle of each eighth of the cube. In the cube above, the eighth at the blue corner has no pixel, and the eighth at the black corner has all the leaves, which share one grey. With more levels this doesn't go away:
 
 # %%
 boxes = scalar_encode(pixels, 8).unique(dim=0)
@@ -143,7 +143,7 @@ plots.photo_row(codebook.T[None, :, None], ["the codebook, index 0 to 15"], capt
 #
 # How large is the result? An index takes log₂ K bits. The codebook has to be sent along once, 24 bits for each codeword. Write the bits of the whole photo as a formula.
 #
-# And before you compute anything: of our photo with K = 16, which part does the codebook take? A tenth, a hundredth, less?
+# And before you compute anything: of our photo with K = 16, what share does the codebook take? A tenth, a hundredth, less?
 
 
 # %% tags=["exercise"]
@@ -203,7 +203,7 @@ quantized = decode(indices, codebook)
 plots.color_cube(photo, codebook)
 
 # %% [markdown]
-# Sixteen colours drawn blindly take 4 bits a pixel, and they are better than the grid at 6 bits; so are about four of five such draws. In the cube, each codeword is a cross in its own colour; a codeword that no pixel uses would be hollow.
+# Sixteen colours drawn blindly take 4 bits a pixel, and they beat the grid at 6 bits. About four of five such draws do. In the cube, each codeword is a cross in its own colour; a codeword that no pixel uses would be hollow.
 
 # %% tags=["claim"]
 assert torch.equal(decode(encode(quantized, codebook), codebook), quantized)
@@ -243,7 +243,7 @@ _error = metrics.mse(pixels, quantized)
 assert _wrong > 5 * _error and abs(_right - _error) < 1e-6
 
 # %% [markdown]
-# No error was raised, and the first picture is wrong. A byte has no room for anything below 0 or above 255: 3 − 5 becomes 254, and squares wrap around again and again. The smallest result has little to do with distance. **The mend**, the second picture: convert before you subtract.
+# No error was raised, and the first picture is wrong. A byte has no room for anything below 0 or above 255: 3 − 5 becomes 254, and 16² = 256 becomes 0. The smallest result has little to do with distance. **The mend**, the second picture: convert before you subtract.
 
 # %% [markdown]
 # ## Which colours are best?
@@ -327,7 +327,7 @@ assert metrics.mse(red_blue, _grid[nearest(red_blue, _grid)]) > 3 * metrics.mse(
 )
 
 # %% [markdown]
-# Now in all three channels. From here on 5,000 pixels, drawn at random, are for fitting: `train`. All others are **held out**: no codebook is fitted on them, and on them quantizers are compared. (The PSNR above a picture is over all pixels; the fitted 5,000 change it by less than 0.2 dB.)
+# Now in all three channels. From here on 5,000 pixels, drawn at random, are for fitting: `train`. All others are **held out**: no codebook is fitted on them, and on them quantizers are compared. (The PSNR above a picture is over all pixels; without the 5,000 it differs by less than 0.2 dB.)
 #
 # `encode` builds a table of all N · K differences. The package's `nearest(x, codebook)` finds the same indices without that table, so it can take many pixels; notebook 02 shows how.
 
@@ -429,7 +429,7 @@ assert torch.allclose(broken[~broken.isnan().any(1)], train.mean(0), atol=1e-4)
 #
 # ### Exercise 4 · Repair · ★★☆ · 8 minutes
 #
-# A codeword that stays where it is does no harm and no good. Do better: let it start again where it is needed most. If u codewords have no pixels, they move to the u pixels that are served worst, which means farthest from the codeword that they chose. Each of the u codewords takes a pixel of its own, in any order. (`x.topk(u).indices` are the places of the u largest numbers in x.)
+# A codeword that stays where it is does no harm and no good. Do better: let it start again where it is needed most. If u codewords have no pixels, they move to the u pixels that are served worst, which means farthest from the codeword that they chose, before it moves. Each of the u codewords takes a pixel of its own, in any order. (`x.topk(u).indices` are the places of the u largest numbers in x.)
 
 
 # %% tags=["exercise"]
@@ -546,7 +546,7 @@ assert all(1.6 < (at[2][name] - at[0][name]) / 6 < 2.4 for name in at[0])  # dB 
 assert 0.175 < 512 * 24 / len(pixels) < 0.185
 
 # %% [markdown]
-# All three lines rise by about 2 dB a bit; a better quantizer lies higher. There are two gains. Levels that are fitted lie where the numbers are: 5 to 6 dB. Vectors in place of numbers gain 3 to 5 dB on top of that at 3 bits, and more than 6 dB at 6 and 9 bits.
+# All three lines rise by about 2 dB a bit; a better quantizer lies higher. There are two gains. Levels that are fitted lie where the numbers are: 5 to 6 dB. Vectors in place of numbers gain about 4 dB on top of that at 3 bits, and more than 6 dB at 6 and 9 bits.
 #
 # These bits are those of the indices. The codebook of 512 colours, sent along, adds 0.18 bits a pixel to this photo, worth less than half a dB.
 #
@@ -579,9 +579,9 @@ assert all(after < before / 3 for before, after in zip(*gains.values(), strict=T
 # - **grid**: 4 levels a channel;
 # - **flower**: fitted on the flower;
 # - **shared**: fitted on all seven photos of the group `train` together;
-# - **own**: fitted on 5,000 pixels of the very photo.
+# - **own**: fitted on 5,000 pixels of the tested photo.
 #
-# All four are measured on the photo's other pixels.
+# All four are measured on a half of the photo's pixels that has none of these 5,000.
 
 # %%
 small = {name: picture[:, ::2, ::2] for name, picture in (data.photos().train | data.photos().held_out).items()}
@@ -638,7 +638,7 @@ assert all(abs(psnr_with(pixels, book) - psnr_with(held_out, book)) < 0.2 for bo
 #
 # ## Vectors longer than a colour
 #
-# With one index for each pixel, a pixel takes 1 bit at least: K = 2. But as the channels hang together, so do neighbouring pixels. Take blocks of 2 × 2 pixels as vectors: 12 components, one index for four pixels. A codebook of K = 256 such **patches** then takes 8 bits for four pixels. That is 2 bits a pixel, as many as a codebook of 4 colours takes.
+# With one index for each pixel, a pixel takes 1 bit at least: K = 2. But neighbouring pixels hang together too, like channels. Take blocks of 2 × 2 pixels as vectors: 12 components, one index for four pixels. A codebook of K = 256 such **patches** then takes 8 bits for four pixels. That is 2 bits a pixel, as many as a codebook of 4 colours takes.
 
 
 # %%
@@ -694,7 +694,7 @@ for _name in data.photos().held_out:
     assert psnr_with(patches(_even[_name]), _shared_patches) > psnr_with(points[_name], _shared_colours) + 3
 
 # %% [markdown]
-# Why not take still longer vectors, patches of 4 × 4? At 2 bits a pixel such a patch has 32 bits, and its codebook 2³² codewords, more than four billion: too many to store, to search, and to find pictures enough for. This is the wall: at a fixed number of bits a pixel, the codebook grows exponentially with the length of the vectors. Notebook 04 goes around it, with several small codebooks one after the other. Before that, notebooks 02 and 03 put a codebook into a network, so that codewords can stand for something better than raw pixels.
+# Why not take still longer vectors, patches of 4 × 4? At 2 bits a pixel such a patch has 32 bits, and its codebook 2³² codewords, more than four billion: too many to store, to search or to fit. This is the wall: at a fixed number of bits a pixel, the codebook grows exponentially with the length of the vectors. Notebook 04 goes around it, with several small codebooks one after the other. Before that, notebooks 02 and 03 put a codebook into a network, so that codewords can stand for something better than raw pixels.
 #
 # ### Exercise 5 · Explore · ★★☆ · 10 minutes
 #
@@ -730,18 +730,18 @@ for name, picture in mine.items():
 # %% tags=["claim"]
 for _name in data.photos().held_out:
     _x = points[_name]
-    _few, _enough = (kmeans(_x[:5000], size).centroids for size in (8, 128))
+    _few, _enough = (kmeans(_x[:5000], size).centroids for size in (8, 64))
     assert psnr_with(_x, _few) < 30 < psnr_with(_x, _enough)
 
 # %% [markdown]
-# What makes a photo cheap? Look at your photo with `plots.color_cube(photo)`: the thinner its cloud, the fewer colours it needs. The three held-out photos need between 16 and 128 colours for 30 dB.
+# What makes a photo cheap? Look at your photo with `plots.color_cube(photo)`: the thinner its cloud, the fewer colours it needs. The three held-out photos need between 16 and 64 colours for 30 dB.
 #
 # ## What we saw
 #
 # - A codebook of K codewords turns each vector into an index of log₂ K bits. Encoding finds the nearest codeword, decoding looks it up.
 # - On held-out pixels, at equal bits, a codebook is more than 9 dB better than the grid and at least 3 dB better than levels fitted to each channel, mostly because the channels depend on each other.
 # - k-means never gets worse on what it is fitted on; where it ends depends on the start.
-# - A good result on the fitted pixels says nothing about others. A palette from another photo can be worse than a grid.
+# - A good result on the fitted pixels may not hold on others. A palette from another photo can be worse than a grid.
 # - At equal bits, patches of 2 × 2 pixels beat colours by 6 to 7 dB. The price is the size of the codebook: 2 to the number of bits.
 #
 # ## Self-test
