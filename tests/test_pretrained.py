@@ -57,6 +57,34 @@ def test_what_was_saved_comes_back(model, prior, file):
     assert list(file.parent.iterdir()) == [file]
 
 
+@pytest.mark.parametrize("codebook_update", ["ema", "gradient", "none"])
+def test_what_comes_back_trains_on_in_the_same_way(model, prior, tmp_path, codebook_update):
+    settings = {"commitment_weight": 0.5, "quantize_dropout": 0.7, "decay": 0.8, "dead_code_threshold": 0.3}
+    settings |= {"beam_size": 2, "channel_dim": 1, "codebook_update": codebook_update}
+    model.quantizer = ResidualVectorQuantizer(6, 8, 3, **settings).fit(torch.randn(20, 6, 30))
+    pretrained.save(tmp_path / "model.safetensors", model, prior)
+    loaded, _ = pretrained.load(tmp_path / "model.safetensors")
+    assert {name: getattr(loaded.quantizer, name) for name in settings} == settings
+    for one in (model.train(), loaded.train()):
+        torch.manual_seed(3)
+        optimizer = torch.optim.SGD(one.parameters(), 0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            one(torch.rand(2, 3, 20, 20)).loss.backward()
+            optimizer.step()
+    assert same(loaded, model)
+
+
+def test_settings_that_an_older_file_lacks_are_the_constructors(model, file):
+    older = settings(file)
+    parts = json.loads(older["settings"])
+    for name in ("quantize_dropout", "commitment_weight", "codebook_update", "decay", "dead_code_threshold"):
+        del parts["quantizer"][name]
+    loaded, _ = pretrained.load(rewritten(file, {**older, "settings": json.dumps(parts)}))
+    assert same(loaded, model) and loaded.quantizer.beam_size == 2
+    assert (loaded.quantizer.codebook_update, loaded.quantizer.decay) == ("ema", 0.99)
+
+
 def test_a_model_of_other_parts_leaves_the_old_file(model, prior, file):
     before = file.read_bytes()
     model.quantizer = VectorQuantizer(6, 8, channel_dim=1)

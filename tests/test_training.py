@@ -82,6 +82,33 @@ def test_the_codebooks_start_at_k_means_of_the_latents(model, images):
     assert history["quantizer_loss"][0] < 0.25 * 0.5 * spread
 
 
+@pytest.mark.parametrize("kind", ["fitted", "trained", "given"])
+def test_codebooks_that_were_started_are_kept(images, kind):
+    """Else a second training would throw away what the first one learned."""
+    model = small_model()
+    if kind == "fitted":
+        model.quantizer.fit(model.latents(images).detach())
+    elif kind == "trained":
+        fit(model, images, steps=2)
+    else:
+        codebooks = torch.randn(3, 8, 6)
+        model.quantizer = ResidualVectorQuantizer.from_pretrained(codebooks, channel_dim=1, decay=1.0)
+    before = model.quantizer.codebooks
+    model.quantizer.stages[0].usage.fill_(1 / 8)  # no restarts
+    model.quantizer.stages[1].usage.fill_(1 / 8)
+    model.quantizer.stages[2].usage.fill_(1 / 8)
+    fit(model, images, steps=1, learning_rate=1e-9)
+    moved = (model.quantizer.codebooks - before).norm(dim=-1)
+    assert moved.max() < 0.1 * before.norm(dim=-1).mean()
+
+
+def test_a_frozen_codebook_stays(images):
+    codebooks = torch.randn(3, 8, 6)
+    model = small_model(ResidualVectorQuantizer.from_pretrained(codebooks, freeze=True, channel_dim=1))
+    fit(model, images, steps=3)
+    assert torch.equal(model.quantizer.codebooks, codebooks)
+
+
 def test_the_seed_fixes_the_result_and_leaves_torchs_own_state_alone(images):
     results = []
     for seed, noise in [(1, 10), (1, 11), (2, 10)]:
