@@ -78,6 +78,7 @@ def not_finite_on_one(quantizer, share):
 
 
 def compiled_steps(quantizer, share):
+    torch.compiler.reset()  # a graph made for other numbers of rows may wait for the other process in another order
     return steps(torch.compile(quantizer, backend="aot_eager"), share)
 
 
@@ -145,7 +146,7 @@ def test_two_processes_equal_one(both, split, name):
         torch.testing.assert_close(first[key], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", ["even halves", "uneven halves"])
 def test_restarts_happened_and_took_vectors_of_both_processes(both, split):
     codebook = both[0][split]["VQ restart"]["stages.0.vectors"]
     (batch,) = batches(1)
