@@ -82,17 +82,21 @@ def learn(network, keep=(), steps=300):
     """Train on random batches of 128 patches -> {step: a copy of the network as it was before that step}."""
     encoder, quantizer, decoder = network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, fused=True)  # fused: the same, in less time
-    kept = {}
-    for step in range(steps):
-        if step in keep:
-            kept[step] = copy.deepcopy(network)
-        batch = train[torch.randint(len(train), (128,))]
-        output = quantizer(encoder(batch))
-        loss = F.mse_loss(decoder(output.quantized), batch) / variance + output.loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return kept | {steps: network.eval()}
+    kept = dict.fromkeys([*keep, steps], network)
+    try:
+        for step in range(steps):
+            if step in keep:
+                kept[step] = copy.deepcopy(network)
+            batch = train[torch.randint(len(train), (128,))]
+            output = quantizer(encoder(batch))
+            loss = F.mse_loss(decoder(output.quantized), batch) / variance + output.loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    except KeyboardInterrupt:  # you stopped it: the steps not reached keep the network as it is now
+        print(f"Stopped at step {step} of {steps}.")
+    network.eval()
+    return kept
 
 
 # %% [markdown]
@@ -278,7 +282,7 @@ print(f"{(chosen == 0).sum()} codewords are chosen by no patch, {(gradient == 0)
 assert torch.equal(chosen == 0, (gradient == 0).all(1))
 
 # %% [markdown]
-# Exactly the dead get nothing. The losses contain $\|x - c_k\|^2$ only for the codeword $c_k$ that x chose, so a codeword that no x chose doesn't occur in them at all. The pull isn't weak, it isn't there. Adam doesn't move what never had a gradient, so the dead should stand where they were drawn, to the last bit:
+# Exactly the dead get nothing. The losses contain $\|x - c_k\|^2$ only for the codeword $c_k$ that x chose, so a codeword that no x chose doesn't occur in them at all. The pull isn't weak, it isn't there. Adam doesn't move what never had a gradient, so a codeword dead all along should stand where it was drawn, to the last bit:
 
 # %%
 unmoved = (path[0][1].codebook == path[300][1].codebook).all(1).sum()
@@ -314,7 +318,7 @@ _plain = report(random_path[300])
 assert _plain["usage"] < 0.2 and _plain["perplexity"] < 10
 
 # %% [markdown]
-# From here on we stay with 8 numbers a patch. This is the codebook to repair.
+# This is the codebook to repair.
 #
 # ## Repair 1 · Start where the data is
 #
@@ -332,27 +336,25 @@ def start_where_the_data_is(network):
 # %%
 kmeans_path = learn(start_where_the_data_is(network(dim=8, **PLAIN)), keep=watched)
 
-
-def usage_along(paths):
-    """The usage at every step that was kept, for each path."""
-    return {name: [report(kept)["usage"] for kept in path.values()] for name, path in paths.items()}
-
-
-usages = usage_along({"random start": random_path, "k-means start": kmeans_path})
+paths = {"random start": random_path, "k-means start": kmeans_path}
+usages = {name: [report(kept)["usage"] for kept in along.values()] for name, along in paths.items()}
+first, later = (kmeans_path[step][0](train).detach() for step in (0, 10))
+size_of_cloud, shift = (first - first.mean(0)).norm(dim=1).mean(), (later - first).mean(0).norm()
+print(f"mean distance from the cloud's middle at step 0: {size_of_cloud:.2f}; the middle moved by step 10: {shift:.2f}")
 plots.lines([*watched, 300], usages, xlabel="step", ylabel="usage", title="A good start does not last")
 
 # %% tags=["claim"]
 _from_kmeans = usages["k-means start"]
 assert _from_kmeans[0] > 0.9 and min(_from_kmeans) < 0.3 and _from_kmeans[-1] < 0.6
-_spread = {step: kept[0](train).std(0).mean().item() for step, kept in kmeans_path.items()}
-assert _spread[300] > 4 * _spread[0]
+_followed = (kmeans_path[10][1].codebook - kmeans_path[0][1].codebook).norm(dim=1).mean()
+assert shift > 2 * size_of_cloud and _followed < 0.1 * shift and _from_kmeans[1] < 0.5
 
 # %% [markdown]
-# At step 0 nearly every codeword is in use. Then training moves the encoder's outputs away and makes their cloud more than four times as wide. The codewords, close together, follow too slowly; the first that the cloud reaches take everything, and those behind them are nearest to nothing any more. For data that stand still a good start is all there is to do: the codebooks of notebook 01 were nothing but k-means. It is no cure for data that move.
+# At step 0 nearly every codeword is in use. Ten steps later the cloud has moved by more than its size, and the codewords have hardly followed: few are nearest to anything any more. In notebook 01 the data stood still, and k-means was enough. It is no cure for data that move.
 #
 # ## Repair 2 · Follow by moving average
 #
-# If the codewords are too slow, let them move faster. A codeword's best place is known: the mean of the vectors that choose it. There is no need to go there by gradient. The appendix of the VQ-VAE paper (van den Oord et al. 2017, A.1) keeps, for every codeword, an **exponential moving average** (EMA) of the number $n$ of vectors that chose it in a batch, and another of their sum, and takes the quotient:
+# If the codewords are too slow, let them move faster. A codeword's best place is known: the mean of the vectors that choose it. The appendix of the VQ-VAE paper (van den Oord et al. 2017, A.1) keeps, for every codeword, an **exponential moving average** (EMA) of the number $n$ of vectors that chose it in a batch, and another of their sum, and takes the quotient:
 #
 # $$\bar n \leftarrow \gamma \bar n + (1 - \gamma)\, n, \qquad \bar s \leftarrow \gamma \bar s + (1 - \gamma) \sum_{i=1}^{n} x_i, \qquad c = \bar s / \bar n$$
 #
@@ -518,7 +520,7 @@ batch = torch.randn(128, 2)
 after = encodec_step(*before, batch)
 
 # %% [markdown]
-# A restart has one job, so it can be tested: after the step, every codeword that was dead must stand on its vector of the batch. We watch the dead codeword that was farthest away:
+# A restart has one job, so it can be tested: after the step, every codeword that was dead must stand on its vector of the batch. We watch the dead codeword farthest from the origin:
 
 # %%
 dead = before[2] < 0.1 * before[2].mean()
@@ -539,7 +541,7 @@ plots.codebook_moments(
 assert dead.sum() >= 8 and (dead & stand).sum() == 0
 
 # %% [markdown]
-# The test fails. Not one restart took effect. The step runs without error and the loss falls, so nobody notices; the check of the next exercise does:
+# The test fails: no restart took effect. The step runs without error and the loss falls, so nobody notices; the check of the next exercise does:
 
 # %%
 judge = check.restarting_step  # the check of exercise 4, here on a function that isn't yours
@@ -548,7 +550,7 @@ judge(encodec_step)
 # %% [markdown]
 # ### Exercise 4 · Repair · ★★★ · 10 minutes
 #
-# Find out why, and mend it: the same arguments, the same three results. Follow the batch first; then restart those that are dead by the *new* counts. Dead codeword number k goes to row k of `x` (the batch is shuffled, and has at least K rows), and counts from then on as a codeword of average use: its count is the mean of the counts. It must still be there after the next step.
+# Find out why, and mend it: the same arguments, the same three results. Follow the batch first; then restart those that are dead by the *new* counts. Dead codeword number k goes to row k of `x` (the batch is shuffled, and has at least K rows), and counts from then on as a codeword of average use: its count is the mean of the counts. The next step must not put it back.
 
 
 # %% tags=["exercise"]
@@ -612,7 +614,7 @@ assert restarts >= 8
 # %% [markdown]
 # ## What does each repair buy?
 #
-# Three repairs can be on or off, eight combinations. An experiment that switches parts off to see what they were good for is called an **ablation**. Each combination was trained from five seeds, which fix the starting weights, the codebook and the batches, eight times as long as above. Forty networks take longer than a notebook should: a command trained them beforehand, with the functions defined above. Before you look: which single repair would you keep?
+# Three repairs can be on or off, eight combinations. An experiment that switches parts off to see what they were good for is called an **ablation**. Each combination was trained from five seeds, which fix the starting weights, the codebook and the batches, eight times as long as above. Forty networks take long, so a command trained them beforehand, with the functions defined above. Before you look: which single repair would you keep?
 
 # %%
 ablation = measured.read("ablation")
@@ -634,11 +636,11 @@ plots.over_steps(steps, over_seeds(ablation, "held-out MSE"), ylabel="held-out M
 # %% [markdown]
 # Read the curves slowly, first by panel, then by colour.
 #
-# - **Restarts decide.** With them every error falls steeply, soon after step 230 at the latest, and from step 600 on hardly changes. Without them it falls too, as the growing cloud reaches one codeword after another, but so slowly that even after 2,400 steps no network is as good as the worst of those with restarts. Nothing else fetches back a codeword that the cloud doesn't reach.
+# - **Restarts decide.** With them every error has fallen steeply by step 300, and from step 600 on changes little. Without them it falls too, as the growing cloud reaches one codeword after another, but so slowly that even after 2,400 steps no network is as good as the worst of those with restarts.
 # - **Beside restarts the EMA makes no difference that lasts.** After 300 steps the networks with restarts and EMA have about half the error of those with restarts alone, and differ less from seed to seed. Stop there, and you would say that the EMA makes restarts reliable. From step 600 on the two errors lie within a tenth of each other. A comparison of trainings is a curve, not a moment.
-# - **The k-means start is a head start.** Beside the other two repairs it has a third of the error after 200 steps, when the restarts have yet to come. But from step 600 on it has about a fifth *more* error than they have without it.
+# - **The k-means start is a head start.** Beside the other two repairs it has a third of the error after 200 steps, and over three times the perplexity. But from step 600 on it has about a fifth *more* error than they have without it.
 #
-# Why should a better start end worse? Four numbers after 600 steps, the means over the seeds:
+# Why should a better start end worse? Four numbers after 600 steps, means over the seeds. A patch's brightness is the mean of its 48 numbers, a codeword's that of its decoded patch:
 
 
 # %%
@@ -648,9 +650,10 @@ for measure in ("held-out MSE", "training MSE", "held-out MSE without the bright
         torch.tensor(rows[start])[:, steps.index(600)].mean() for start in ("EMA", "k-means start and EMA")
     )
     print(f"{measure:34}  random start {random:.4f}, k-means start {kmeans:.4f}")
+print(f"98 % of the training patches are no brighter than {train.mean(1).quantile(0.98):.4f}")
 
 # %% [markdown]
-# On the training patches it is no worse. Nor is it on the held-out ones, if we leave out those that are brighter than 98 % of the training patches, and the held-out photos have many of them, nearly a fifth. Codebooks that were restarted as a whole reach up there: a restart puts codewords on single vectors, at the rim of the cloud too. After k-means no codeword is as bright as that: the mean of many vectors lies farther in. So the difference tells of our photos rather than of the repairs.
+# On the training patches it is no worse. Nor is it on the held-out ones without those brighter than the last line, nearly a fifth. The random start's brightest codeword reaches up there, that of the k-means start does not. A likely reason: restarts put codewords on single vectors, at the rim of the cloud too, and the mean of many vectors lies farther in. So the difference tells of our photos more than of the repairs.
 #
 # Keep in mind how far all this goes: one task, one size of network, one learning rate. What carries over is the way to find out.
 
@@ -673,6 +676,8 @@ assert all(abs(_with_ema[t].mean() / _alone[t].mean() - 1) < 0.1 for t in _late)
 assert 0.4 < _with_ema[300].mean() / _alone[300].mean() < 0.6 and _with_ema[300].std() < 0.5 * _alone[300].std()
 _all = {t: _at("with restarts", "k-means start and EMA", t).mean() / _with_ema[t].mean() for t in (200, *_late)}
 assert 0.25 < _all[200] < 0.4 and all(1.1 < _all[t] < 1.3 for t in _late)
+_random, _means = (_at("with restarts", r, 200, "perplexity").mean() for r in ("EMA", "k-means start and EMA"))
+assert _means > 3 * _random
 
 _starts = "EMA", "k-means start and EMA"
 for _measure in ("training MSE", "held-out MSE without the brightest"):
@@ -685,7 +690,7 @@ assert 0.15 < (held_out.mean(1) > train.mean(1).quantile(0.98)).float().mean() <
 # %% [markdown]
 # ## The layer as it comes
 #
-# EMA and restarts are what `VectorQuantizer(dim, codebook_size)` does unless told otherwise; the k-means start is there when you call `fit`. Here is the network of the beginning, `dim=2` and the same seed, with the defaults. Note the step numbers before you read on: when do codewords come to life?
+# EMA and restarts are what `VectorQuantizer(dim, codebook_size)` does unless told otherwise; the k-means start is there when you call `fit`. Here is the first network, `dim=2`, with the defaults. Note the step numbers before you read on: when do codewords come to life?
 
 # %%
 default_path = learn(network(dim=2), keep=[0, 1, 10, 225, 235, 245, 270])
@@ -709,7 +714,7 @@ assert (
 #
 # ### Exercise 5 · Explore · ★★★ · 8 minutes
 #
-# A codeword that has just been restarted counts as one of average use; call that a share of 1. Suppose that no vector chooses it any more. In every step its share is multiplied by the decay, until it falls below the threshold, which is measured in units of the average too. After how many steps does that happen? Try some decays with a loop, find the law, and write it without one.
+# A codeword that has just been restarted counts as one of average use. In this unit its share is 1. If no vector chooses it any more, every step multiplies the share by the decay. After how many steps is it below a threshold, given in the same unit? Try some decays with a loop, find the law, and write it without one.
 
 
 # %% tags=["exercise"]
@@ -734,7 +739,7 @@ decays = measured.read("decays")
 plots.over_steps(decays.settings["steps"], over_seeds(decays, "held-out MSE"), ylabel="held-out MSE", log=True)
 
 # %% [markdown]
-# It is faster: after 200 steps both shorter waits have a quarter of the error or less, since the dead come back while the cloud still moves. In the end it makes no difference. In between there is a small price: from step 600 to 1,200 the networks with a decay of 0.9, whose average looks back over ten batches only, have an eighth to a fifth more error than those with 0.99. By step 2,400 this is gone as well.
+# It is faster: after 200 steps both shorter waits have a quarter of the error or less, since the dead come back while the cloud still moves. In the end it makes no difference. In between there is a price: from step 600 to 1,200 the error is an eighth to a fifth larger with a decay of 0.9 than with 0.99.
 
 # %% tags=["claim"]
 _decay = {
@@ -808,16 +813,16 @@ assert max(_seeds(600, "defaults", 256)) < min(_seeds(600, "defaults", 64)) and 
 ) < min(_seeds(2400, "defaults", 64))
 
 # %% [markdown]
-# With living codewords a larger codebook is worth its bits: from 4 to 256 every step to the right lowers the error. By gradient alone 256 codewords, 8 bits a patch, do the work of 6 after 600 steps, and of 20 after 2,400. After 600 steps **16 living codewords have less than half the error of 256 that are mostly dead**, at half the bits. The long training lets those 256 catch up with the 16; with 64 living codewords, at 6 bits, they don't catch up.
+# With living codewords a larger codebook is worth its bits: from 4 to 256 every step to the right lowers the error. By gradient alone 256 codewords, 8 bits a patch, have a perplexity of 6 after 600 steps, and of 20 after 2,400. After 600 steps **16 living codewords have less than half the error of 256 that are mostly dead**, at half the bits. After 2,400 those 256 have caught up with the 16, but not with 64 living codewords, at 6 bits.
 #
-# This is what notebook 01 promised: pay for more codewords, and get a better picture. It holds in a network that learns as soon as codewords are kept alive, and from here on that is a setting we need not think of any more. What it doesn't change is the price: every further bit doubles the codebook. Notebook 04 finds the way around that.
+# This is what notebook 01 promised: pay for more codewords, and get a better picture. It holds in a network that learns as soon as codewords are kept alive, and from here on the layer sees to that. What it doesn't change is the price: every further bit doubles the codebook. Notebook 04 finds the way around that.
 
 # %% [markdown]
 # ## What we saw
 #
 # - Trained by gradient for 300 steps, less than a third of 64 codewords are in use with 2 numbers a patch, and less than a fifth with 8. More than half of them never moved at all: a codeword that no vector chooses occurs in no loss.
 # - Usage and perplexity belong to a whole set. A perfect codebook of 64 shows a usage of 63.5 % in batches of 64, and a perplexity of about 36.5.
-# - The quotient of the averages of sum and count is c + (1 − γ)/n̄ · Σ(x − c). A codeword can follow its vectors without a sum, and then no sum without its count can harm it.
+# - The quotient of the averages of sum and count is c + (1 − γ)/n̄ · Σ(x − c). A codeword can follow its vectors without a sum.
 # - A restart that only replaces a row is overwritten in the same step: of all dead codewords none was revived.
 # - A threshold of 2 vectors a batch declares all codewords of a perfect codebook dead at K = 1,024 and batches of 512. A threshold relative to the fair share declares none, as long as the average sees many more vectors than there are codewords.
 # - Ablation over five seeds, until little changes any more: restarts decide. A k-means start and a faster decay shorten the way there. Neither lowers the error that is reached.

@@ -38,6 +38,8 @@ def seen_in_batch(answer: Callable) -> str:
     for words, value in SEEN_MISTAKES.items():
         if math.isclose(share, value, rel_tol=0.01):
             raise Wrong(words)
+    if math.isclose(share, 1 - (63 / 64) ** 63, rel_tol=1e-5):  # as near to the right share as a good guess
+        raise Wrong("All 64 vectors have to leave the codeword out: the power is 64, not 63.")
     if share < 0:
         raise Wrong("A share is never below 0.")
     if not abs(share - (1 - MISSED)) < 0.02:
@@ -90,6 +92,9 @@ PERPLEXITY_MISTAKES = {
     ),
     "That is 1 / Σ p², which counts codewords by weight too; the perplexity goes by the entropy.": lambda i, size: (
         1 / _share(i, size).square().sum()
+    ),
+    "A softmax of the counts is no share: divide each count by the number of all indices.": lambda i, size: (
+        2 ** -_sum_of_logs(torch.bincount(i.flatten(), minlength=size).float().softmax(0))
     ),
     "That is log₂ K, the bits an index costs; the entropy is the bits it tells.": lambda i, size: math.log2(size),
 }
@@ -163,6 +168,7 @@ EMA_SLIPS = {
     "n̄ is the share times the number of vectors in the batch, not times K.": {
         "n": lambda s: s.shares * len(s.codebook)
     },
+    "The sum of the errors is not divided by n̄.": {"n": lambda s: torch.ones_like(s.shares)},
     "The error's sum is divided by the batch's count and then by n̄: it is a sum over the vectors, no mean.": {
         "n": lambda s: s.shares * s.num * s.counts.clamp_min(1)
     },
@@ -172,6 +178,9 @@ EMA_SLIPS = {
     },
     "These are shares: divide the counts by the number of vectors before they are averaged.": {
         "shares": lambda s: s.decay * s.old + (1 - s.decay) * s.counts
+    },
+    "A share is a count divided by the number of vectors, and not measured in fair shares, times K.": {
+        "shares": lambda s: s.decay * s.old + (1 - s.decay) * s.counts / s.num * len(s.codebook)
     },
     "A share is a count divided by the number of vectors, not by K.": {
         "shares": lambda s: s.decay * s.old + (1 - s.decay) * s.counts / len(s.codebook)
@@ -299,6 +308,16 @@ RESTART_SLIPS: dict[str, dict[str, Callable]] = {
     "The threshold is not taken of average use: a codeword is dead below threshold times the mean of the counts.": {
         "dead": lambda s: s.counts < s.threshold
     },
+    "Average use is the mean of the counts, not their maximum: a codeword is dead below threshold times the mean.": {
+        "dead": lambda s: s.counts < s.threshold * s.counts.max()
+    },
+    "Average use is the mean of the counts, not their sum: a codeword is dead below threshold times the mean.": {
+        "dead": lambda s: s.counts < s.threshold * s.counts.sum()
+    },
+    "The living don't follow the batch: their codewords are the new sums divided by the new counts.": {
+        "moved": lambda s: torch.where(s.dead[:, None], s.rows, s.codebook)
+    },
+    "Rows and counts are new, and the sums are 0: the next step goes to the origin.": ({"weight": lambda s: 0} | ROWS),
     "Dead is what the counts from before the step say; let the new counts say it.": {
         "dead": lambda s: s.old_counts < s.threshold * s.old_counts.mean()
     },
@@ -325,6 +344,12 @@ def _restart_first(
 
 
 RESTART_MISTAKES = {
+    "decay and 1 − decay have changed places: decay is the share of the past that is kept.": (
+        lambda *of: _restarting_step(*of[:4], 1 - of[4], of[5])
+    ),
+    "That is right for a decay of 0.99 and a threshold of 0.1 alone; use the arguments.": (
+        lambda *of: _restarting_step(*of[:4], 0.99, 0.1)
+    ),
     **{words: functools.partial(_restarting_step, **slips) for words, slips in RESTART_SLIPS.items()},
     "This restart lasts, but comes before the batch is followed; let it come after, by the new counts.": _restart_first,
 }
@@ -345,7 +370,7 @@ def restarting_step(answer: Callable) -> str:
         dead, barely = torch.arange(size) % 3 == 0, 1  # one more dies in this step, by the new counts alone
         far = dead | (torch.arange(size) == barely)
         codebook = torch.where(far[:, None], 100.0, 1.0) * torch.randn(size, dim)
-        counts = torch.where(dead, torch.tensor([0.0005, 0.8]).repeat(size // 2), 20 + 80 * torch.rand(size))
+        counts = torch.where(dead, torch.tensor([0.0005, 2.5]).repeat(size // 2), 20 + 80 * torch.rand(size))
         counts[barely] = 0
         margin = 0.5 * threshold * (1 - decay) / decay * num / size
         counts[barely] = (threshold * counts.mean() + margin) / (1 - threshold / size)
@@ -372,14 +397,19 @@ STEPS_MISTAKES = {
     "The logarithms are the wrong way round, and rounded: decayᵗ = threshold gives t = log threshold / log decay.": (
         lambda *of: math.ceil(1 / _steps(*of))
     ),
-    "A share below the threshold is asked for; t = −log threshold / log decay has the wrong sign.": lambda *of: (
-        -_steps(*of)
-    ),
+    "A share below the threshold is asked for; t = −log threshold / log decay has the wrong sign.": [
+        lambda *of: -_steps(*of),
+        lambda *of: math.ceil(-_steps(*of)),
+        lambda *of: math.floor(-_steps(*of)),
+    ],
     "1 / (1 − decay) is how far the average looks back; the threshold counts too.": lambda decay, threshold: round(
         1 / (1 - decay)
     ),
     "The share falls by a factor in each step, not by 1 − decay each time.": lambda decay, threshold: math.ceil(
         round((1 - threshold) / (1 - decay), 9)
+    ),
+    "Each step leaves the share times decay, not times 1 − decay.": lambda decay, threshold: math.ceil(
+        _steps(1 - decay, threshold)
     ),
     "The two logarithms have different bases: take both by the same.": lambda decay, threshold: math.ceil(
         math.log10(threshold) / math.log(decay)
@@ -397,6 +427,6 @@ STEPS_MISTAKES = {
 @exercise
 def steps_until_restart(answer: Callable) -> str:
     """Decay, threshold → the first whole t with decayᵗ below the threshold."""
-    for decay, threshold in [(0.7, 0.02), (0.99, 0.1), (0.95, 0.1), (0.5, 0.3), (0.999, 0.5)]:
+    for decay, threshold in [(0.6, 0.02), (0.99, 0.1), (0.95, 0.1), (0.5, 0.3), (0.999, 0.5)]:
         compare(answer, lambda *of: math.ceil(_steps(*of)), STEPS_MISTAKES, decay=decay, threshold=threshold)
     return "t = log threshold / log decay, rounded up: 230 steps for 0.99 and 0.1."

@@ -22,6 +22,7 @@ WRONG["seen_in_batch"] = [
     (lambda: math.factorial(64) / 64**64, "chance that all 64 occur"),
     (lambda: (1 / 64) ** 63, "one and the same codeword"),
     (lambda: -0.365, "never below 0"),
+    (lambda: 1 - (63 / 64) ** 63, "the power is 64, not 63"),
     (lambda: 0.8, "Not 0.8: .* by all with"),
     (lambda: "most of them", "can't be used"),
 ]
@@ -60,6 +61,10 @@ WRONG["perplexity"] = [
     (lambda indices, size: 2 ** (_entropy(indices, size) / math.log(2) / size), "not their mean, over all K"),
     (lambda indices, size: 2 ** -_share(indices, size)[_share(indices, size) > 0].log2().sum(), "not weighed"),
     (lambda indices, size: 1 / (_share(indices, size) ** 2).sum(), "1 / Σ p²"),
+    (
+        lambda indices, size: _perplexity(torch.bincount(indices.flatten(), minlength=size).float().softmax(0)),
+        "A softmax of the counts",
+    ),
     (lambda indices, size: math.log2(size), "log₂ K"),
 ]
 
@@ -113,6 +118,8 @@ WRONG["ema_step"] = [
     ),
     (lambda *i: _ema(*i, per=1, count=lambda counts, new, num: new), "or they grow with the batch"),
     (lambda *i: _ema(*i, per=1), "before they are averaged"),
+    (lambda *i: _ema(*i, count=lambda counts, new, num: torch.ones_like(new)), "not divided by n̄"),
+    (lambda *i: _ema(*i, per=len(i[2]) / len(i[0])), "not measured in fair shares"),
     (lambda *i: _ema(*i, per=len(i[0])), "not by K"),
     (lambda *i: _ema(*i, errors=i[0][i[3]] - i[2]), "the wrong way"),
     (lambda *i: _ema(*i, errors=i[2]), "sums of vectors"),
@@ -196,6 +203,14 @@ def _restart_in_place(codebook, sums, counts, x, decay, threshold):
     return codebook, sums, counts
 
 
+def _living_stay(codebook, sums, counts, x, decay, threshold):
+    """The restarted are right; the other rows of the codebook are the old ones."""
+    _, new_sums, new_counts = _restart(codebook, sums, counts, x, decay, threshold)
+    followed = _follow(codebook, sums, counts, x, decay)[1]
+    dead = followed < threshold * followed.mean()
+    return torch.where(dead[:, None], x[: len(codebook)], codebook), new_sums, new_counts
+
+
 WRONG["restarting_step"] = [
     (_encodec, "The restart does nothing"),
     (lambda *i: _restart(*i, total=_old_sums, new=_old_counts, row=True), "lasts until the next step"),
@@ -221,6 +236,13 @@ WRONG["restarting_step"] = [
     (lambda *i: _restart(*i, rows=lambda _: i[3].mean(0).expand_as(i[0])), "the mean of the batch"),
     (lambda *i: _restart(*i, dead=lambda counts: counts < i[5]), "not taken of average use"),
     (lambda *i: _restart(*i, dead=lambda counts: counts < i[5] / len(counts)), "not taken of average use"),
+    (lambda *i: _restart(*i, dead=lambda counts: counts < 2), "not taken of average use"),
+    (lambda *i: _restart(*i, dead=lambda counts: counts < i[5] * counts.max()), "not their maximum"),
+    (lambda *i: _restart(*i, dead=lambda counts: counts < i[5] * counts.sum()), "not their sum"),
+    (_living_stay, "The living don't follow"),
+    (lambda *i: _restart(*i, total=lambda rows, fair, sums: 0 * rows, row=True), "the sums are 0"),
+    (lambda *i: _restart(*i[:4], 1 - i[4], i[5]), "decay and 1 − decay have changed places"),
+    (lambda *i: _restart(*i[:4], 0.99, 0.1), "use the arguments"),
     (lambda *i: _restart(*i, dead=lambda _: i[2] < i[5] * i[2].mean()), "from before the step"),
     (lambda *i: _restart(*i, dead=lambda counts: counts > i[5] * counts.mean()), "The living restart"),
     (_restart_before_following, "comes before the batch is followed"),
@@ -237,6 +259,8 @@ WRONG["steps_until_restart"] = [
     (lambda decay, threshold: round(1 / (1 - decay)), "how far the average looks back"),
     (lambda decay, threshold: math.ceil(math.log(decay) / math.log(threshold)), "wrong way round, and rounded"),
     (lambda decay, threshold: -math.log(threshold) / math.log(decay), "wrong sign"),
+    (lambda decay, threshold: math.ceil(-math.log(threshold) / math.log(decay)), "wrong sign"),
+    (lambda decay, threshold: math.ceil(math.log(threshold) / math.log(1 - decay)), "not times 1 − decay"),
     (lambda decay, threshold: math.ceil((1 - threshold) / (1 - decay) - 1e-9), "falls by a factor"),
     (lambda decay, threshold: math.ceil(math.log10(threshold) / math.log(decay)), "different bases"),
     (
@@ -245,5 +269,5 @@ WRONG["steps_until_restart"] = [
     ),
     (lambda decay, threshold: math.ceil(math.log(threshold) / (decay - 1)), "the law has log decay"),
     (lambda decay, threshold: 230, "use the arguments"),
-    (lambda decay, threshold: 0, "should be 11, and is 0"),
+    (lambda decay, threshold: 0, "should be 8, and is 0"),
 ]
