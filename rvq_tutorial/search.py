@@ -28,7 +28,7 @@ MANY_CODEWORDS = 512  # from here on, blocks pay
 BUFFER = 2**21  # scores at a time: 8 MB, which a CPU keeps in its cache
 ACCELERATOR_BUFFER = 2**26
 SAMPLE = 256  # so many vectors tell whether float32 is too coarse
-COARSE = 1e4  # ‖x‖² over ‖x − codeword‖² from which on it is: rounding would come to a thousandth of the latter
+COARSE = 100  # ‖x‖ over ‖x − codeword‖ from which on it is: rounding would come to a thousandth of the latter's square
 ONE_AT_A_TIME = Lock()  # for threads that change torch's settings
 
 
@@ -82,7 +82,7 @@ def _is_coarse(centre: Tensor, x: Tensor, codebook: Tensor, indices: Tensor) -> 
     """Are the vectors so much nearer to their codewords than to the centre that float32 can't tell codewords apart?"""
     some = slice(None, None, len(x) // SAMPLE + 1)
     x, chosen = x[some].to(centre.dtype), codebook[indices[some]].to(centre.dtype)
-    return bool((x - centre).square().sum() > COARSE * (x - chosen).square().sum())
+    return torch.dist(x, centre).item() > COARSE * torch.dist(x, chosen).item()
 
 
 @torch.library.custom_op("rvq_tutorial::nearest_ways", mutates_args=())
