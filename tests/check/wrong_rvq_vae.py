@@ -25,6 +25,13 @@ def _in_place(indices: Tensor, kept: Tensor) -> Tensor:
     return indices
 
 
+def _first_patch_alone(indices: Tensor, kept: Tensor) -> Tensor:
+    dropped = indices.clone()
+    for image, num in zip(dropped, kept, strict=True):
+        image[0, 0, num:] = -1
+    return dropped
+
+
 WRONG["drop_stages"] = [
     (lambda indices, kept: _with_dropped(indices, kept - 1), "too few"),
     (lambda indices, kept: _with_dropped(indices, kept + 1), "too many"),
@@ -34,6 +41,10 @@ WRONG["drop_stages"] = [
     (lambda indices, kept: torch.where(_with_dropped(indices, kept) == -1, indices, -1), "turn the mask round"),
     (lambda indices, kept: _with_dropped(indices, torch.full_like(kept, kept[0])), "as the first"),
     (lambda indices, kept: _with_dropped(indices, torch.full_like(kept, kept.max())), "keeps most"),
+    (lambda indices, kept: _with_dropped(indices, torch.full_like(kept, kept.min())), "keeps fewest"),
+    (lambda indices, kept: _with_dropped(indices, indices.shape[-1] - kept), "not how many go"),
+    (lambda indices, kept: _first_patch_alone(indices, kept), "one patch alone"),
+    (lambda indices, kept: _with_dropped(indices.transpose(1, 3), kept).transpose(1, 3), "last axis"),
     (lambda indices, kept: indices.clone(), "Nothing is dropped"),
     (lambda indices, kept: _with_dropped(indices.float(), kept), "not -1.0"),
     (lambda indices, kept: torch.arange(indices.shape[-1]) >= kept.view(-1, 1, 1, 1).expand_as(indices), "the mask"),
@@ -46,6 +57,15 @@ WRONG["drop_stages"] = [
     (lambda indices, kept: torch.where(torch.arange(indices.shape[-1]) >= kept, -1, indices), "raises RuntimeError"),
     (lambda indices, kept: 0, "✗"),
 ]
+
+
+def _central(image: Tensor, height: int, width: int) -> Tensor:
+    return image.narrow(2, (image.shape[2] - height) // 2, height).narrow(3, (image.shape[3] - width) // 2, width)
+
+
+def _zeroed(indices: Tensor, num: int) -> Tensor:
+    return indices * (torch.arange(indices.shape[-1]) < num)
+
 
 WRONG["decode_prefix"] = [
     (lambda model, indices, num, h, w: model.decode(indices)[..., :h, :w], "All stages"),
@@ -61,6 +81,8 @@ WRONG["decode_prefix"] = [
     (lambda model, indices, num, h, w: model.decode(indices[..., :num])[:, :, :h], "Only the height"),
     (lambda model, indices, num, h, w: model.decode(indices[..., :num])[..., :w], "Only the width"),
     (lambda model, indices, num, h, w: F.interpolate(model.decode(indices[..., :num]), (h, w)), "squeezed"),
+    (lambda model, indices, num, h, w: _central(model.decode(indices[..., :num]), h, w), "on all sides"),
+    (lambda model, indices, num, h, w: model.decode(_zeroed(indices, num))[..., :h, :w], "codeword like any other"),
     (lambda model, indices, num, h, w: model.decode(indices[..., :num])[0, :, :h, :w], "batch is lost"),
     (lambda model, indices, num, h, w: model.decode(indices[..., :num])[..., :h, :w].permute(0, 2, 3, 1), "colours"),
     (lambda model, indices, num, h, w: model.decode(indices[:num])[..., :h, :w], "first images of the batch"),
@@ -86,6 +108,12 @@ WRONG["bits_given_left"] = [
     (lambda beside, left, index: -(beside / beside.sum())[left, index].log2(), "share of all pairs"),
     (lambda beside, left, index: -((beside + 1) / (beside + 1).sum(0))[left, index].log2(), "a column's share"),
     (lambda beside, left, index: -((beside.sum(0) + 1) / (beside.sum(0) + 1).sum())[index].log2(), "has no say"),
+    (lambda beside, left, index: -((beside + 1).sum(0) / (beside + 1).sum())[index].log2(), "has no say"),
+    (lambda beside, left, index: -((beside + 1).sum(1) / (beside + 1).sum())[left].log2(), "belong to the left"),
+    (lambda beside, left, index: -((beside + 1) / (beside + 1).sum(1))[left, index].log2(), "keepdim=True"),
+    (lambda beside, left, index: -beside.float().softmax(1)[left, index].log2(), "softmax makes powers"),
+    (lambda beside, left, index: _bits_left(beside, left, index, 1e-9), "dozens of bits"),
+    (lambda beside, left, index: -((beside + 1)[left, index] / len(index)).log2(), "how many indices came"),
     (lambda beside, left, index: _bits_left(beside, left, index) * math.log(2), "to base 2"),
     (lambda beside, left, index: _bits_left(beside, left, index) * math.log10(2), "not 10"),
     (lambda beside, left, index: -_bits_left(beside, left, index), "Mind the sign"),
@@ -131,8 +159,12 @@ WRONG["stages_at_price"] = [
     (lambda error, bits, price: _costs(error.sqrt(), bits, price).argmin(1) + 1, "root"),
     (lambda error, bits, price: (_costs(error, bits, price).sum(0).argmin() + 1).repeat(len(error)), "same number"),
     (lambda error, bits, price: _costs(error, bits, price).sum(0).argmin() + 1, "single number"),
-    (lambda error, bits, price: _costs(error, bits, price).argmin(0) + 1, "✗"),
-    (lambda error, bits, price: _costs(error, bits, price).argmin() + 1, "✗"),
+    (lambda error, bits, price: ((error.sum(0) + price * bits).argmin() + 1).repeat(len(error)), "same number"),
+    (lambda error, bits, price: _costs(error, bits, price).argmin(0) + 1, "least over the patches"),
+    (lambda error, bits, price: _costs(error, bits, price).argmin() + 1, "best place in the whole table"),
+    (lambda error, bits, price: (error + price * 8 * (1 + torch.arange(len(bits)))).argmin(1) + 1, "needn't be 8"),
+    (lambda error, bits, price: (error / bits + price).argmin(1) + 1, "shared out among the bits"),
+    (lambda error, bits, price: (error / bits > price).sum(1), "shared out among the bits"),
     (_greedy, "the one after it may"),
     (lambda error, bits, price: 1 + (error.diff() < -price * bits.diff()).sum(1), "wherever they stand"),
     (lambda error, bits, price: _costs(error, bits, price).amin(1), "what it costs"),
@@ -207,6 +239,11 @@ WRONG["jpeg_wins_from"] = [
     ),
     (lambda ours, jpeg: next((r for r, p in ours if next(s for q, s in jpeg if q >= r) >= p)), "next larger"),
     (_ours_at, "one of JPEG's rates"),
+    (
+        lambda ours, jpeg: next(q for q, p in jpeg if q >= ours[0][0] and p >= np.interp(q, *zip(*ours, strict=True))),
+        "one of JPEG's rates",
+    ),
+    (lambda ours, jpeg: np.interp(ours[_first_win(ours, jpeg)][0], *zip(*jpeg, strict=True)), "JPEG's PSNR"),
     (lambda ours, jpeg: _first_win(ours, jpeg), "number of a point"),
     (lambda ours, jpeg: ours[_first_win(ours, jpeg)][1], "rate and PSNR is mixed up"),
     (lambda ours, jpeg: ours[_first_win(ours, jpeg)], "a whole point"),
