@@ -196,7 +196,7 @@ print(f"8 stages: {psnr[-1]:.2f} dB, latents unrounded: {without:.2f} dB")
 assert psnr[-1] < without < psnr[-1] + 1
 
 # %% [markdown]
-# Less than a decibel is missing. Take that number for what it is: not a limit that stages can't exceed, for the decoder has never seen an unrounded latent in training. Further down stands a model that does *worse* on its latents than on their codewords. What no stage can bring back was lost before, in the encoder: of a patch's 192 numbers it kept 20.
+# Less than a decibel is missing. But the picture from unrounded latents is no upper limit: in training the decoder has never seen such latents. Further down stands a model that does *worse* on its latents than on their codewords. What no stage can bring back was lost before, in the encoder: of a patch's 192 numbers it kept 20.
 #
 # ### Exercise 2 · Implement · ★☆☆ · 5 minutes
 #
@@ -260,7 +260,7 @@ assert abs(_equal[256, 2] - _equal[16, 4]) < 0.4 and _equal[16, 4] > _equal[4, 8
 # %% [markdown]
 # ## One model, or one for each rate?
 #
-# One model with dropout has to please eight decoders in one. What would a model for one number of stages alone gain? And what would become of the short prefixes if training always used all 8 stages? To answer takes fifteen trainings as long as the one above, too many for a notebook. A command did them, with the code above; here is what it measured.
+# One model with dropout has to please eight decoders in one. What would a model for one number of stages alone gain? And what would become of the short prefixes if training always used all 8 stages? That takes three models: the one above, one for a single stage alone, and one that always uses all 8 stages (which is also the model for 8 stages alone). With five seeds each these are fifteen trainings, too many for a notebook. A command did them, with the code above; here is what it measured.
 
 # %%
 dropout = measured.read("dropout")
@@ -290,7 +290,7 @@ _before = [[_run[steps.index(450)] for _run in _runs] for _runs in gains.values(
 assert all(abs(sum(_a) - sum(_b)) < 0.1 * len(_a) for _a, _b in zip(_before, _last, strict=True))
 
 # %% [markdown]
-# One model has its price at a single stage: a model trained for that alone is 0.3 to 0.5 dB better. At 8 stages it costs less than 0.1 dB. What dropout buys are the short prefixes: cut to 1 or 2 stages, the model that always trained with all 8 is 0.4 to 0.7 dB worse. The curves are level from step 450 on. One model can serve every bitrate, then, and the lowest pay for it.
+# One model has its price at a single stage: a model trained for that alone is 0.3 to 0.5 dB better. At 8 stages it costs less than 0.1 dB. What dropout buys are the short prefixes: cut to 1 or 2 stages, the model that always trained with all 8 is 0.4 to 0.7 dB worse. The curves are level from step 450 on. One model can serve every bitrate, then, and the lowest pays for it. (What 2 to 7 stages would gain from models of their own wasn't measured.)
 #
 # ## Three terms, three weights
 #
@@ -309,7 +309,7 @@ def trained_with(reconstruction_weight=1.0, codebook=True, commitment_weight=0.2
 
 
 # %% [markdown]
-# Before you go on, guess: what becomes of the photos, and of the distance between latents and codewords? Here are five seeds of each, measured on the held-out photos by a command, as before.
+# Before you go on, guess: what becomes of the photos, and of the distance between latents and codewords? A command called this function with five seeds for each setting, and measured three mean squared errors on the held-out photos: the **error** of the picture's pixels, the same **from unrounded latents**, and what is **lost by rounding**, the error of the latents' numbers when codewords replace them.
 
 # %%
 weights = measured.read("weights")
@@ -319,21 +319,21 @@ plots.scoreboard(weights.results, title="What each weight does")
 # %% tags=["claim"]
 _all, _none, _much, _fixed, _blind = weights.results.values()
 assert all(_a > 2 * _b for _a, _b in zip(_none["lost by rounding"], _all["lost by rounding"], strict=True))
-assert sum(_a > _b for _a, _b in zip(_none["from unrounded latents"], _none["error"], strict=True)) == 3
+assert sum(_a > _b for _a, _b in zip(_none["from unrounded latents"], _none["error"], strict=True)) >= 2
 assert all(_a < 0.6 * _b for _a, _b in zip(_much["lost by rounding"], _all["lost by rounding"], strict=True))
 assert all(_a > 1.2 * _b for _a, _b in zip(_much["error"], _all["error"], strict=True))
 assert all(_a < 1.05 * _b for _a, _b in zip(_fixed["error"], _all["error"], strict=True))
 assert all(_a > 1.7 * _b for _a, _b in zip(_blind["error"], _all["error"], strict=True))
 
 # %% [markdown]
-# - **No commitment.** Nothing holds the latents near their codewords, and rounding loses more than twice as much of them. The picture hardly suffers, for codewords are all that the decoder ever sees. Hand it the latents themselves, and with three of the five seeds its picture is *worse* than from the codewords: here "unrounded" is no limit at all.
+# - **No commitment.** Nothing holds the latents near their codewords, and rounding loses more than twice as much of them. The picture hardly suffers, for codewords are all that the decoder ever sees. Hand it the latents themselves, and with some of the seeds its picture is *worse* than from the codewords: here "unrounded" is no limit at all.
 # - **Much commitment.** The latents cling to the codewords, and rounding loses half as much. But the encoder now serves the codebook more than the photo: the error of the picture grows by a quarter and more.
 # - **No codebook loss.** The codewords stay where k-means put them. In so short a training that costs little, thanks to the good start. Notebook 03 shows what comes of a bad one.
 # - **No reconstruction.** The decoder learns nothing, and the encoder only to please the codebook: it gives up whatever is hard to round.
 #
 # ## A file of real bytes
 #
-# So far bits were counted, never written. `rvq_tutorial.codec` writes them: first 13 bytes, the **header**, with the photo's size and a checksum of the model, lest another model read the file. Then comes a **layer** for each stage, with the indices of all patches.
+# So far bits were counted, never written. `rvq_tutorial.codec` writes them: first 13 bytes, the **header**, with the photo's size and a checksum of the model, lest another model read the file. Then comes a **layer** for each stage: the indices of all patches, and some bytes of its own, such as its length.
 #
 # From here on we use a model that ships with the course. It was trained with the same seven photos, for an hour instead of half a minute; its latents have 19 numbers in place of 20, and it searches with a beam of 8 paths (notebook 05). Its model card, `rvq_tutorial/weights/MODEL_CARD.md`, says more.
 
@@ -424,7 +424,7 @@ print(_given_left)
 assert 5.5 < _given_left < 6.2
 
 # %% [markdown]
-# The cat's indices take 5.9 bits then, not 8. What is known about an index before it is read is called its **prior**. `IndexPrior` (`rvq_tutorial/prior.py`, a page long) is made in this way, with four neighbours: the indices on the left and above, and those of the same patch one and two stages earlier. The decoder has read them by then and expects the same, so nothing is lost: both files give the same picture to the last bit. The entropy coder's arithmetic is done by the library `constriction`.
+# On the cat your function should find a mean of 5.9 bits, not 8. What is known about an index before it is read is called its **prior**. `IndexPrior` (`rvq_tutorial/prior.py`, a page long) is made in this way, with four neighbours: the indices on the left and above, and those of the same patch one and two stages earlier. The decoder has read them by then and expects the same, so nothing is lost: both files give the same picture to the last bit. The entropy coder's arithmetic is done by the library `constriction`.
 
 # %%
 coder = codec.Codec(shipped, shipped_prior)
@@ -436,9 +436,10 @@ plots.bars({f"layer {n}": 8 * size / patches for n, size in enumerate(sizes, 1)}
 
 # %% tags=["claim"]
 assert len(shorter) < 0.8 * len(file) and 8 * sizes[0] / patches < 4.5 and min(sizes[1:]) > 1.3 * sizes[0]
+assert all(1.3 < 8 - 8 * _size / patches < 2.2 for _size in sizes[1:])
 
 # %% [markdown]
-# The first stage gains most. What later stages refine looks more like noise, and nobody can foresee noise.
+# The first stage gains most. What later stages refine looks more like noise, and the neighbours tell less of it: between one and a half and two of an index's eight bits.
 #
 # ### Every prefix is a file
 #
@@ -485,7 +486,7 @@ for _photo in photos.held_out.values():
 #
 # $$D_m + \lambda \cdot \text{bits}_m$$
 #
-# least, where D is the squared distance that m stages leave between the latent and the sum of codewords, and bits is what the m indices take together. A patch buys stages as long as buying pays. All patches see the same price, so no bit would save more error if another patch had it instead (Shoham and Gersho 1988).
+# least, where D is the squared distance that m stages leave between the latent and the sum of codewords, and bits is what the m indices take together. A patch buys stages as long as buying pays. As all patches see the same price λ, stages that were bought save at least λ of error for each bit, and those that weren't would save less. So to take bits from one patch and give them to another can't help (Shoham and Gersho 1988).
 #
 # ### Exercise 4 · Implement · ★★☆ · 6 minutes
 #
@@ -508,7 +509,7 @@ def stages_at_price(error, bits, price):
 check.stages_at_price(stages_at_price)
 
 # %% [markdown]
-# `encode_each` gives, in one search, the best indices for every m, and the error that they leave. The codec takes every stage for 8 bits. Raise the price and watch which patches give up first:
+# `encode_each` gives, in one search, the best indices that its beam finds for every m, and the error that they leave. The codec takes every stage for 8 bits. Raise the price and watch which patches give up first:
 
 
 # %%
@@ -577,7 +578,7 @@ mine = F.interpolate(chosen[None], sides, mode="bilinear", antialias=True)[0].cl
 print(f"{sides[0]} × {sides[1]} pixels")
 
 # %% [markdown]
-# A fair comparison takes **files of the same number of bytes**, every header counted. Ours are made to size. The others have settings: `best_within` tries their qualities, their ways to store colour and JPEG's two orders of bytes, and keeps the file of the highest PSNR that isn't larger, or their smallest.
+# A fair comparison takes **files of the same number of bytes**, every header counted. Ours are made to size. The others have settings: `best_within` tries their qualities, and with JPEG four sets of further settings. Of the files that aren't larger than ours may be it keeps the one of the highest PSNR; where there is none, the smallest. AVIF works here at the speed that Pillow sets, not at its most thorough, so you needn't wait for minutes.
 #
 # PSNR knows only squared errors. **SSIM** (Wang et al. 2004) compares means, variances and covariances in small windows, 1 for equal pictures; it follows the eye a little better.
 
@@ -609,7 +610,7 @@ widgets.explore(side_by_side, num_bytes=list(compared))
 #
 # ## The honest curve
 #
-# One photo is an anecdote. Here are all three held-out photos. Our points are made now; those of the others were measured by a command, each kind at its most thorough: a file of AVIF takes up to ten seconds so.
+# One photo is an anecdote. Here are all three held-out photos. Our points are made now; those of the others were measured by a command, each kind at its most thorough, AVIF too: one file then takes it seconds instead of a fraction of a second.
 
 # %%
 theirs = measured.read("rivals")
@@ -655,12 +656,16 @@ assert all((_ahead["JPEG", _name][1:4] > 0.3).all() for _name in curves)
 assert (_ahead["WebP", "chelsea"][1:5] > 0.3).all() and np.nanmax(_ahead["WebP", "china"]) < -0.3
 assert (_ahead["WebP", "coffee"][2:4] > 0).all() and (_ahead["WebP", "coffee"][4:] < -0.3).all()
 assert all((_ahead["AVIF", _name] < -0.3).all() for _name in curves)
+assert abs(_ahead["WebP", "chelsea"][5]) < 0.3 and _ahead["JPEG", "china"][5] < -0.3
+for _name, _photo in photos.held_out.items():
+    _best = metrics.psnr(coder.decompress(coder.compress(_photo)), _photo)
+    assert theirs.results[_name]["JPEG"]["1.0"] > _best + 0.3
 
 # %% [markdown]
 # - **AVIF is ahead of ours** at every size, on every photo: by half a decibel to two on the cat, by more on the others.
 # - **Ours is ahead of JPEG** up to a quarter of a bit per pixel, on each photo. (In colour; there are smaller JPEGs in grey.)
 # - **Ours and WebP are close.** On the cat, soft fur and blurred ground, ours is ahead up to 0.4 bit; on the coffee it is ahead up to a quarter of a bit; on the temple, full of fine lines, WebP is ahead wherever it has a file.
-# - **All others are ahead** where files are large. They have no ceiling: with enough bits they keep all of a patch. Ours kept 19 numbers of 192.
+# - **Large files are not ours.** At 0.6 bit WebP has caught up on the cat and is ahead on the others, and JPEG is ahead on the temple. At 1 bit JPEG is ahead on every photo, for ours has a ceiling, its eight stages. The others have none: with enough bits they keep all of a patch. Ours kept 19 numbers of 192.
 #
 # Seven training photos, a network of a page and a prior of counted pairs, against decades of engineering: there is much to gain still. Larger latents for more bits, more photos to train on, a network that foresees the indices.
 #
