@@ -248,13 +248,13 @@ widgets.explore(sharpened, codebook_size=[16, 64, 256], num_quantizers=[1, 2, 3,
 # %% [markdown] tags=["doubters"]
 # ### Are few large codebooks better than many small ones, at equal bits?
 #
-# On the latents of photos it is as on the simpler data of notebook 04. At 8 bits a patch, one codebook of 256 beats two of 16, and two of 16 beat four of 4: a large codebook places its codewords freely, while a sum of small ones is bound to a pattern. At 16 bits two of 256 and four of 16 are level within a few tenths of a decibel, and eight of 4 fall behind. The larger codebooks take 8 and 16 times the memory of the smaller. A single codebook for 16 bits would need 65,536 codewords, four times as many as there are latents here to fit them on: that is why we take stages.
+# On the latents of photos it is as on the simpler data of notebook 04. At 8 bits a patch, one codebook of 256 is mostly a tenth or two of a decibel ahead of two of 16 (one start of k-means in eighteen put it level), and two of 16 beat four of 4: a large codebook places its codewords freely, while a sum of small ones is bound to a pattern. At 16 bits two of 256 and four of 16 are level within a few tenths of a decibel, and eight of 4 fall behind. The larger codebooks take 8 and 16 times the memory of the smaller. A single codebook for 16 bits would need 65,536 codewords, four times as many as there are latents here to fit them on: that is why we take stages.
 
 # %% tags=["doubters"]
 _equal = {pair: mean_psnr(refitted(*pair), pair[1]) for pair in ((256, 1), (16, 2), (4, 4), (256, 2), (16, 4), (4, 8))}
 
 # %% tags=["claim"]
-assert _equal[256, 1] > _equal[16, 2] > _equal[4, 4]
+assert _equal[256, 1] > _equal[16, 2] - 0.1 and _equal[16, 2] > _equal[4, 4] + 0.1
 assert abs(_equal[256, 2] - _equal[16, 4]) < 0.4 and _equal[16, 4] > _equal[4, 8]
 
 # %% [markdown]
