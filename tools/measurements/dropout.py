@@ -1,7 +1,7 @@
-"""Mean PSNR on the held-out photos: one model for every number of stages, against a model for each.
+"""Mean PSNR on the held-out photos: one model with quantizer dropout, one without it, one of a single stage.
 
-Three autoencoders are trained with cells of notebook 07: 8 stages with quantizer dropout, 8 stages without it, and a
-single stage. Each is measured while it is trained, from the first 1, 2, 4 and 8 of its stages.
+All three are trained with cells of notebook 07, the first two with 8 stages. Each is measured while it is trained, from
+the first 1, 2, 4 and 8 of its stages.
 """
 
 import torch
