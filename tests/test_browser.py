@@ -46,7 +46,12 @@ DONE = f"""() => {CELLS}.every(cell => cell.execution_count !== null)
 ERRORS = f"""() => {CELLS}.flatMap(cell => cell.getOutputs()
     .filter(output => output.output_type === 'error' || output.name === 'stderr')
     .map(output => `${{cell.source}}\n${{output.ename ?? ''}} ${{output.evalue ?? output.text}}`))"""
+# A picture that a widget replaces while it is decoded can't be: then the new one is.
 PIXELS = """async image => {
+    for (let tries = 0; tries < 20; tries++) {
+        if (await image.decode().then(() => true, () => false)) break;
+        await new Promise(done => setTimeout(done, 50));
+    }
     await image.decode();
     const canvas = document.createElement('canvas');
     canvas.width = image.naturalWidth;
