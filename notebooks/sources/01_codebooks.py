@@ -739,7 +739,7 @@ for _name in data.photos().held_out:
 # ## What we saw
 #
 # - A codebook of K codewords turns each vector into an index of log₂ K bits. Encoding finds the nearest codeword, decoding looks it up.
-# - On held-out pixels, at equal bits, a codebook is more than 9 dB better than the grid and at least 3 dB better than levels fitted to each channel, mostly because the channels depend on each other.
+# - On held-out pixels, at equal bits, a codebook is more than 9 dB better than the grid. At least 3 dB of that is over fitted levels, mostly because the channels depend on each other.
 # - k-means never gets worse on what it is fitted on; where it ends depends on the start.
 # - A good result on the fitted pixels may not hold on others. A palette from another photo can be worse than a grid.
 # - At equal bits, patches of 2 × 2 pixels beat colours by 6 to 7 dB. The price is the size of the codebook: 2 to the number of bits.

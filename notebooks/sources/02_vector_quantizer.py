@@ -209,7 +209,7 @@ assert abs(gradient(number_loss, number).item() + 1.8) < 1e-6
 # %% [markdown]
 # The slope is taken at the codeword, x̂ = 0, and not at x = 0.3.
 #
-# In the picture the dashed lines are what autograd believes. They touch the truth only where x is now. Move x, and they are laid anew through the new place. Right of 0.5 the slope changes its sign: the codeword 1 is past the target, so x is pulled back.
+# In the picture the dashed lines are what autograd believes. They are laid to be right where x is now. Move x, and they are laid anew through the new place. Right of 0.5 the slope changes its sign: the codeword 1 is past the target, so x is pulled back.
 
 # %%
 widgets.explore(lambda x: plots.staircase(levels, target=0.9, x=x), x=[-1.2, -0.7, -0.3, 0.0, 0.3, 0.45, 0.7, 1.2])
@@ -300,7 +300,7 @@ for _a in half_widths:
     assert abs(average_slope(_a * (2 * torch.rand(300_000, 1) - 1), levels) - (_a > 0.5) / _a) < 0.08
 
 # %% [markdown]
-# Where the crowd reaches from −1 to 1 the slope is the 1 that straight-through pretends. Elsewhere it is more, less, or nothing. In theory the slope is the sum of all jumps within the crowd, divided by the crowd's width.
+# Where the crowd reaches from −1 to 1 the slope is the 1 that straight-through pretends. Elsewhere it is more, less, or nothing. A move d takes a share d/width of the crowd over each border, so in theory the slope is the sum of the jumps within the crowd, divided by its width.
 
 # %%
 widgets.explore(lambda half_width: plots.moved_crowd(levels, half_width), half_width=half_widths)
@@ -329,7 +329,7 @@ _spiral = data.toy("spiral", 20_000, seed=0)
 assert 0.4 < average_slope(_spiral, kmeans(_spiral[:4000], 64).centroids) < 0.6
 
 # %% [markdown]
-# The slope comes near 1 when the codebook is **fine**, its error small beside the spread of the vectors. In one dimension 16 codewords bring it to .99. In 8 dimensions 256 codewords, 1 bit for each component, bring it to about two thirds, and straight-through's 1 is half as much again. So on a Gaussian crowd the pretence has the right direction on average, and for fine codebooks the right size. On our thin spiral even 64 codewords give only about ½: moves across the curve hardly change x̂. The pretence is a bet, not a theorem.
+# The slope comes near 1 when the codebook is **fine**, its error small beside the spread of the vectors. In one dimension 16 codewords bring it to .99. In 8 dimensions 256 codewords, 1 bit for each component, bring it to about two thirds, and straight-through's 1 is half as much again. So on a Gaussian crowd the pretence has the right sign on average, and for fine codebooks the right size. On a thin spiral even 64 codewords give only about ½: moves across the curve hardly change x̂. The pretence is a bet, not a theorem.
 
 # %% [markdown] tags=["doubters"]
 # ### Why 1 − D/σ²
@@ -372,7 +372,7 @@ assert gradient(rebuilt_loss, codewords_2d) is None and true_slopes.norm() > 1e-
 #
 # $$L = \underbrace{\text{reconstruction}}_{\text{moves encoder, decoder}} + \underbrace{\|\mathrm{sg}[x] - \hat x\|^2}_{\text{codebook loss}} + \beta\,\underbrace{\|x - \mathrm{sg}[\hat x]\|^2}_{\text{commitment loss}}$$
 #
-# (The paper doesn't divide by the number of components; only the scale differs.)
+# (The paper doesn't divide by the number of components; we do.)
 #
 # The **codebook loss** pulls a codeword towards the vectors that chose it. The **commitment loss** pulls the vectors towards their codeword, so that the encoder's output doesn't grow or wander about faster than the codewords can follow. Both losses are the same number, the distortion of notebook 01. They differ only in who is moved.
 #
@@ -590,7 +590,7 @@ check.quantize_features(quantize_features)
 #
 # Back to the plane. An arrow at a codeword is the pull of the codebook loss, an arrow at a vector that of the commitment loss.
 #
-# Try a few sizes and β. A codeword's arrow doesn't depend on β. A codeword in whose cell no vector lies has no arrow, and will never move. And the more codewords, the shorter the vectors' arrows.
+# Try a few sizes and β. A codeword's arrow doesn't depend on β. A codeword in whose cell no vector lies has no arrow, and stays where it is. And the more codewords, the shorter the vectors' arrows.
 
 # %%
 scattered = torch.randn(32, 2)
@@ -786,7 +786,7 @@ assert (_from_100["straight-through"] < _from_100["straight-through, β = 0"]).a
 assert held_out_errors(0, cut=False, beta=0.25, checkpoints=[200])[0] < 0.3
 
 # %% [markdown]
-# With the pretended gradient the error falls below a quarter, for every seed. With the gradient cut, the commitment loss is all that the encoder hears: it pulls every vector to its codeword, nothing pulls them apart, and in the end they say nothing about the input. With the gradient cut and β = 0 the encoder stays as random as at the start; its outputs tell something, and clearly less.
+# With the pretended gradient the error falls below a quarter, for every seed. With the gradient cut, the commitment loss is all that the encoder hears: it pulls every vector to its codeword, nothing pulls the vectors apart, and in the end they say nothing about the input. With the gradient cut and β = 0 the encoder stays as random as at the start; its outputs tell something, and clearly less.
 #
 # Straight-through at β = 0 learns too, but from step 100 on it stays behind, for every seed. A likely reason: its gradient is taken at the codeword and used at x, and fits the worse the farther the two are apart. The commitment loss keeps them close.
 #

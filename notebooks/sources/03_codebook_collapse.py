@@ -168,7 +168,7 @@ assert abs(shown - 0.635) < 0.01 and metrics.usage(batches, 64) == 1
 #
 # ### Perplexity
 #
-# So let us count codewords by their weight. Suppose there are three, and of all vectors ½, ¼ and ¼ choose them. Short names for frequent codewords save bits: call the first 0, the others 10 and 11. Then an index takes 1 bit half of the time and 2 bits the other half, 1.5 bits on average. No other names do better. This smallest average is the **entropy** of the shares: how many bits an index really tells us.
+# So let us count codewords by their weight. Suppose there are three, and of all vectors ½, ¼ and ¼ choose them. Short names for frequent codewords save bits: call the first 0, the others 10 and 11. Then an index takes 1 bit half of the time and 2 bits the other half, 1.5 bits on average. No other names do better. This is the **entropy** of the shares, the bits that an index tells; for shares that aren't ½, ¼, … names may need more.
 #
 # Two codewords, used alike, tell 1 bit, and four tell 2 bits: it takes $2^H$ equally used codewords to tell $H$ bits. Our three tell as much as $2^{1.5} \approx 2.8$ of them. That number is the **perplexity**. With $p_k$ for the share of the vectors that choose codeword k (Shannon 1948; Cover & Thomas, eq. 2.1, for $H$):
 #
@@ -296,7 +296,7 @@ assert unmoved >= 32
 #
 # 1. **Step 0.** The encoder's outputs are one small cloud, the codewords lie all around. It reaches into a few cells only.
 # 2. **The next steps.** Those few codewords and the cloud approach each other. Being chosen makes a codeword better, and being better gets it chosen.
-# 3. **Later.** The decoder needs different vectors for different patches, so the cloud grows. A codeword that it reaches comes to life. The codewords farther out stay dead until the cloud is as large as that.
+# 3. **Later.** The decoder needs different vectors for different patches, so the cloud grows and shifts. Codewords that it reaches come to life, some that it leaves die. Those farther out stay dead until it reaches them.
 
 # %%
 widgets.explore(lambda step: cells(path[step], title=f"Step {step}"), step=list(path))
@@ -638,7 +638,7 @@ plots.over_steps(steps, over_seeds(ablation, "held-out MSE"), ylabel="held-out M
 #
 # - **Restarts decide.** With them every error has fallen steeply by step 300, and from step 600 on changes little. Without them it falls too, as the growing cloud reaches one codeword after another, but so slowly that even after 2,400 steps no network is as good as the worst of those with restarts.
 # - **Beside restarts the EMA makes no difference that lasts.** After 300 steps the networks with restarts and EMA have about half the error of those with restarts alone, and differ less from seed to seed. Stop there, and you would say that the EMA makes restarts reliable. From step 600 on the two errors lie within a tenth of each other. A comparison of trainings is a curve, not a moment.
-# - **The k-means start is a head start.** Beside the other two repairs it has a third of the error after 200 steps, and over three times the perplexity. But from step 600 on it has about a fifth *more* error than they have without it.
+# - **The k-means start is a head start.** Beside the other two repairs it has a third of the error after 200 steps. But from step 600 on it has about a fifth *more* error than they have without it.
 #
 # Why should a better start end worse? Four numbers after 600 steps, means over the seeds. A patch's brightness is the mean of its 48 numbers, a codeword's that of its decoded patch:
 
@@ -653,7 +653,7 @@ for measure in ("held-out MSE", "training MSE", "held-out MSE without the bright
 print(f"98 % of the training patches are no brighter than {train.mean(1).quantile(0.98):.4f}")
 
 # %% [markdown]
-# On the training patches it is no worse. Nor is it on the held-out ones without those brighter than the last line, nearly a fifth. The random start's brightest codeword reaches up there, that of the k-means start does not. A likely reason: restarts put codewords on single vectors, at the rim of the cloud too, and the mean of many vectors lies farther in. So the difference tells of our photos more than of the repairs.
+# On the training patches it is no worse. Nor is it on the held-out ones without those brighter than the last line; these are nearly a fifth. The random start's brightest codeword reaches up there, that of the k-means start does not. A likely reason: restarts put codewords on single vectors, at the rim of the cloud too, and the mean of many vectors lies farther in. So the difference tells of our photos more than of the repairs.
 #
 # Keep in mind how far all this goes: one task, one size of network, one learning rate. What carries over is the way to find out.
 
@@ -813,7 +813,7 @@ assert max(_seeds(600, "defaults", 256)) < min(_seeds(600, "defaults", 64)) and 
 ) < min(_seeds(2400, "defaults", 64))
 
 # %% [markdown]
-# With living codewords a larger codebook is worth its bits: from 4 to 256 every step to the right lowers the error. By gradient alone 256 codewords, 8 bits a patch, have a perplexity of 6 after 600 steps, and of 20 after 2,400. After 600 steps **16 living codewords have less than half the error of 256 that are mostly dead**, at half the bits. After 2,400 those 256 have caught up with the 16, but not with 64 living codewords, at 6 bits.
+# With living codewords a larger codebook is worth its bits: from 4 to 256 every step to the right lowers the error. By gradient alone 256 codewords, 8 bits a patch, have a perplexity of 6 after 600 steps. After 600 steps **16 living codewords have less than half the error of 256 that are mostly dead**, at half the bits. After 2,400 those 256 have caught up with the 16, but not with 64 living codewords, at 6 bits.
 #
 # This is what notebook 01 promised: pay for more codewords, and get a better picture. It holds in a network that learns as soon as codewords are kept alive, and from here on the layer sees to that. What it doesn't change is the price: every further bit doubles the codebook. Notebook 04 finds the way around that.
 

@@ -224,7 +224,7 @@ plots.residual_stages(held_out, codebooks, num_quantizers=4)
 #
 # ## Any number of stages will do
 #
-# Rebuilding is adding. Nothing says that all the terms must have arrived: the first stages alone give a coarser x̂. Such a beginning of the list of indices is called a **prefix**. When the end of a file is lost, what came before it can still be shown.
+# Rebuilding is adding. Nothing says that all the terms must have arrived: the first stages alone give a coarser x̂. Such a beginning of the list of indices is called a **prefix**. A file that is stored stage by stage and has lost its end can still be shown.
 
 
 # %%
@@ -396,7 +396,7 @@ assert 1.04 < _few["1 × 4096"] / average["1 × 4096"] < 1.1 and 0.97 < _few["2 
 # %% [markdown]
 # ### Where the loss comes from
 #
-# All 64 places that 6 bits can name, in the plane: of one codebook, and of the sums of 2, 3 and 6. Move the slider.
+# All 64 places that 6 bits can name, from 1, 2, 3 or 6 stages. (The cells are of the nearest place, which stages in turn may miss.) Move the slider.
 
 
 # %%
@@ -639,7 +639,7 @@ _one, _all = (torch.autograd.grad(_loss, _wide)[0].norm() for _loss in _wide_los
 assert _all < 0.95 * _one and 16 * _all > 5 * _one
 
 # %% [markdown]
-# With the mean the pull fades as stages are added: the later stages leave hardly any residual, so they hardly pull, and yet they count in the mean. With 16 stages less than a tenth is left, while the decoder's gradient is what it was. The sum stays closer to 1 here; on vectors of many components, of which each stage leaves more over, it grows. Neither is wrong, but β was set for some M: **who changes the number of quantizers must look at β again.** In the package β is `commitment_weight`; M times as much of it gives the sum.
+# With the mean the pull fades as stages are added: the later stages leave hardly any residual, so they hardly pull, and yet they count in the mean. With 16 stages less than a tenth is left, while the decoder's gradient is what it was. The sum grows too, but less here; on vectors of many components, of which each stage leaves more over, it grows more. Neither is wrong, but β was set for some M: **who changes the number of quantizers must look at β again.** In the package β is `commitment_weight`; M times as much of it gives the sum.
 #
 # ## Photos
 #
@@ -741,7 +741,7 @@ assert _fitted_on > 1.3 and 0.3 < _other_crops / _fitted_on < 0.65 and -0.1 < _n
 # - Each stage quantizes what those before it leave over. On held-out points in the plane each of four stages more than halved the error; on held-out photos eight stages won more than 7 dB over one.
 # - Any prefix of the indices is what a shorter quantizer would have sent.
 # - At equal bits (12, Gaussian, dim 4) one codebook of 4,096 leaves 0.027, two of 64 leave 0.037, four of 8 leave 0.050: a residual quantizer has more error. It needs less memory and arithmetic, 32 times less with two stages and 128 times less with four. At equal memory (512 numbers) its error is less than a third, but for 12 bits in place of 7.
-# - Right gradients: the Jacobian of the output is the identity for every M, and every stage pulls. Subtracting a stage's straight-through output, or detaching the whole residual, silences all stages after the first; one straight-through a stage, summed, multiplies the encoder's gradient by M.
+# - Right gradients: the Jacobian of the output is the identity for every M, and every stage pulls. Subtracting a stage's straight-through output, or detaching the whole residual, silences all stages after the first; detaching only what is subtracted multiplies the decoder's gradient by M.
 # - The mean of the commitment terms over the stages pulls less the more stages there are. β belongs to its M.
 #
 # ## Self-test

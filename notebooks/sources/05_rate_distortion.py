@@ -652,7 +652,7 @@ for _patches in (patches, unseen_patches):
     assert torch.corrcoef(_components.T).fill_diagonal_(0).abs().max() < 0.01
 
 # %% [markdown]
-# More than nine tenths of the variance sit in the first component. All four numbers of its axis are ½ (or all −½), so this component is twice the mean of a patch's pixels. To give all four as many bits would be a waste. (Uncorrelated is not independent: at an edge all three differences tend to be large together.)
+# More than nine tenths of the variance sit in the first component. Its axis is nearly ½ four times, up to the sign, so this component is twice the mean of a patch's pixels, up to the sign. To give all four as many bits would be a waste. (Uncorrelated is not independent: at an edge all three tend to be far from 0, with either sign.)
 #
 # ### Exercise 5 · Explore · ★★★ · 10 minutes
 #
@@ -759,7 +759,7 @@ for _train, _x in draws[:2]:
     assert _least < 5 and _most > 13
 
 # %% [markdown]
-# The turned grid wins clearly: with less than a sixth of the codebook's numbers and a fiftieth of its multiply–adds, the entropy coder's own work not counted, it leaves half the error. The turn alone brings scalar quantization from the last place past product. Entropy coding does the rest: a tenth of the patches take less than 5 bits, another tenth more than 13, and a codebook spends 8 on each.
+# The turned grid wins clearly: with less than a sixth of the codebook's numbers and a fiftieth of its multiply–adds, the entropy coder's own work not counted, it leaves half the error. The turn alone brings scalar quantization from the last place past product. Entropy coding does the rest: a flat patch takes few bits, an edge many, and a codebook spends 8 on each.
 
 # %% [markdown] tags=["doubters"]
 # ### Does the order hold for other photos, and for a codebook with an entropy coder?
@@ -852,7 +852,7 @@ assert max(_at_one_bit) < 1.3 * min(_at_one_bit)
 # ## What we saw
 #
 # - Shannon's bound for independent Gaussian components is σ² 2⁻²ᴿ. A grid with entropy coding wastes a quarter of a bit at 1, 2 and 3 bits; five residual stages of 16 codewords, on 4 components, some one and a half bits of five.
-# - A beam of 16 saves some 0.45 of these bits with the same codebooks, if it ranks by the last residual; its prefixes are worse.
+# - A beam of 16 saves some 0.45 of these bits with the same codebooks, if it ranks by the last residual; its short prefixes are worse.
 # - A curve measured on what it was fitted on fell below half of the bound, over five seeds.
 # - At 8 bits for 2 × 2 pixels, residual has some 1.3 times the error of one codebook, with an eighth of the memory, and scalar more than 10 times. Turned and entropy-coded, scalar has half.
 # - Photos lie honestly below σ² 2⁻²ᴿ, because their pixels hang together; and below the bound for correlated Gaussian vectors, because they aren't Gaussian.

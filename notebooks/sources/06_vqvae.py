@@ -271,7 +271,7 @@ def lopsided_loss(images, reconstruction, z_e, z_q, beta=0.25):
 
 
 # %% [markdown]
-# The first term is a sum over the pixels of an image, and the others are means. Sixteen times the pixels give it sixteen times the weight. On crops of 64 pixels it weighs thousands of times as much as the commitment loss, which then counts as little as with β near 0. Such a model trains, and its loss falls. We will see what it looks like.
+# The first term is a sum over the pixels of an image, and the others are means. Sixteen times the pixels give it sixteen times the weight. On crops of 64 pixels it weighs thousands of times as much as the commitment loss, which then counts as little as with β near 0. Such a model trains without complaint. We will see what it looks like.
 #
 # ### Exercise 2 · Repair · ★★☆ · 6 minutes
 #
@@ -512,7 +512,7 @@ print(
 )
 
 # %% [markdown]
-# The mean colour is the codeword's own. Of the detail within the patch about a quarter comes from around it: the neighbours smooth its rims.
+# The mean colour is the codeword's own. Of the detail within the patch about a fifth comes from around it: the neighbours smooth its rims.
 
 # %% [markdown] tags=["doubters"]
 # ### How far one index reaches
@@ -607,7 +607,7 @@ print(_within)
 assert min(_within) > 0.3 and max(_within) < 0.85 and 0.4 < sum(_within) / 3 < 0.7
 
 # %% [markdown]
-# The index tells how bright a patch is, almost exactly, and how warm its colour is, nearly as well. Of the direction in which the patch brightens, and of its texture, it tells about half. (The table matters. Noted on the training crops, it tells brightness as well, but of warmth within a photo about half, and of texture less than a third.)
+# The index tells how bright a patch is, almost exactly, and how warm its colour is, nearly as well. Of the slopes it tells half or more, of the texture about half. (The table matters. Noted on the training crops, it tells brightness equally well, but less of warmth and of texture.)
 #
 # ## Would another loss give other words?
 #
@@ -793,7 +793,7 @@ assert (_gains > 0).all() and (_gains[2:] < _gains[:2]).all() and _gains[-1] < 0
 #
 # ## What can go wrong
 #
-# Four ways of training the same network on the same batches:
+# Four ways of training the same network from the same seed:
 #
 # - **collapsed**: random codewords, moved by gradient, and nobody restarts the dead;
 # - **all repairs**: k-means start, EMA and restarts;
@@ -881,10 +881,10 @@ for _step in (100, 200):
 # With **all repairs** little is lost in the lookup. The others lose several times as much, the last two for the same reason:
 #
 # - **Collapsed.** A dozen codewords or so do nearly all the work, and the picture has few tints. The latents are spread only about a fifth more widely than with all repairs.
-# - **No commitment.** Nothing holds the encoder near its codewords. It pushes its outputs apart, and the codewords, which follow by a slow average, never catch up: the spread grows. EMA and restarts were on; they can't repair this, and the perplexity falls too.
+# - **No commitment.** Nothing holds the encoder near its codewords. It pushes its outputs apart, and the codewords, which follow by a slow average, never catch up: the spread grows. EMA was on and didn't repair this; restarts hardly had a turn so early (notebook 03). The perplexity falls too.
 # - **A sum among means** is the same illness under another name, although its code says β = 0.25.
 #
-# So there are three numbers to log while training such a model. The share lost in the lookup says that something is wrong; a small perplexity with a steady spread means collapse, a growing spread an encoder adrift. The loss alone shows neither.
+# So there are three numbers to log while training such a model. The share lost in the lookup says that something is wrong; a small perplexity with a steady spread means collapse, a growing spread an encoder adrift.
 #
 # ## What we saw
 #
@@ -894,7 +894,7 @@ for _step in (100, 200):
 # - A codeword is close to the mean of the patches that choose it, and a patch's own index explains more than 95 % of what is painted there.
 # - The index tells a patch's brightness almost exactly, and of its slope and its texture about half; so it does untrained. A loss on detail moves words from colour to slopes.
 # - Four times as many codewords cost 2 bits more and buy less and less.
-# - From a random start without repairs a dozen codewords do the work; without commitment the encoder runs away from the codewords, and EMA and restarts don't help.
+# - From a random start without repairs a dozen codewords do the work; without commitment the encoder runs away from the codewords, and EMA doesn't help.
 #
 # ## Self-test
 #

@@ -118,7 +118,7 @@ def drop_stages(indices, kept):
 check.drop_stages(drop_stages)
 
 # %% [markdown]
-# Now train. The loss has the parts of notebook 02: the squared error of the rebuilt crop, and the quantizer's commitment loss, averaged over the stages. The codewords follow by moving averages (notebook 03). The loop is `fit` in `rvq_tutorial/training.py`, a page long. You may interrupt it at any time: the model keeps what it has learned.
+# Now train. The loss has the parts of notebook 02: the squared error of the rebuilt crop, and the quantizer's commitment loss, averaged over the stages. The codewords follow by moving averages (notebook 03). The loop is `fit` in `rvq_tutorial/training.py`, a page long: it starts the codewords by k-means and leaves the model in eval mode. You may interrupt it at any time.
 
 # %%
 torch.manual_seed(0)
@@ -174,7 +174,7 @@ assert (psnr.diff() > 0).all() and psnr[-1] - psnr[0] > 4
 assert psnr.diff()[0] > psnr.diff()[2:].max()
 
 # %% [markdown]
-# Each stage helps, and the first ones most: a stage refines what is left, and less is left every time.
+# Each stage helps, and the first ones most: what the encoder lost stays, a growing share of the error.
 #
 # ### What does rounding cost?
 #
@@ -425,7 +425,7 @@ print(_given_left)
 assert 5.5 < _given_left < 6.2
 
 # %% [markdown]
-# On the cat your function should find a mean of 5.9 bits, not 8. What is known about an index before it is read is called its **prior**. `IndexPrior` (`rvq_tutorial/prior.py`, a page long) is made in this way, with four neighbours: the indices on the left and above, and those of the same patch one and two stages earlier. The decoder has read them by then and expects the same, so nothing is lost: both files give the same picture to the last bit. The entropy coder's arithmetic is done by the library `constriction`.
+# On the cat your function should find a mean of 5.9 bits, not 8. What is known about an index before it is read is called its **prior**. `IndexPrior` (`rvq_tutorial/prior.py`, a page long) is made of such pair counts, a table for each of four neighbours, joined to one p: the indices on the left and above, and those of the same patch one and two stages earlier. The decoder has read them by then and expects the same, so nothing is lost: both files give the same picture to the last bit. The entropy coder's arithmetic is done by the library `constriction`.
 
 # %%
 coder = codec.Codec(shipped, shipped_prior)
@@ -487,7 +487,7 @@ for _photo in photos.held_out.values():
 #
 # $$D_m + \lambda \cdot \text{bits}_m$$
 #
-# least, where D is the squared distance that m stages leave between the latent and the sum of codewords, and bits is what the m indices take together. A patch buys stages as long as buying pays. As all patches see the same price λ, stages that were bought save at least λ of error for each bit, and those that weren't would save less. So to take bits from one patch and give them to another can't help (Shoham and Gersho 1988).
+# least, where D is the squared distance that m stages leave between the latent and the sum of codewords, and bits is what the m indices take together. A patch may buy a poor stage for a good one after it. As all patches see the same price λ, the last stages bought save, taken together, at least λ of error for each bit, and any further ones would save less. So moving bits between patches can't lower the sum of D, the latents' error (Shoham and Gersho 1988).
 #
 # ### Exercise 4 · Implement · ★★☆ · 6 minutes
 #

@@ -84,8 +84,8 @@ def test_a_check_waits_for_a_stub(exercise: Exercise, capsys: pytest.CaptureFixt
 
 
 @each_exercise
-def test_a_check_has_three_wrong_answers_to_reject(exercise: Exercise) -> None:
-    assert len(WRONG.get(exercise.name, [])) >= 3
+def test_a_check_has_eight_wrong_answers_to_reject(exercise: Exercise) -> None:
+    assert len(WRONG.get(exercise.name, [])) >= 8
 
 
 def test_the_checks_stand_in_the_order_of_their_notebooks() -> None:
