@@ -78,10 +78,8 @@ def rate_distortion(
     axes.set_yscale("log")
     lines, most = {}, max(rates[-1] for rates, _ in curves.values())
     for rank, (name, (rates, errors)) in enumerate(curves.items()):
-        deviation = errors.std(0) if len(errors) > 1 else None
-        style = _series_style(name, rank) | {"capsize": 3, "elinewidth": 1.2}
         label = name if rates[-1] == most else f"{name}, to {rates[-1]:.3g} bits"
-        lines[label] = axes.errorbar(rates, errors.mean(0), deviation, **style).lines[0]
+        lines[label] = _mean_over_seeds(axes, rates, errors, name, rank)
     if bound:
         lines["Shannon's bound"] = axes.plot(*bound, "--", color=COLORS["bound"], linewidth=1.2)[0]
     _label_ends(axes, lines)
@@ -106,9 +104,7 @@ def quality(curves: Mapping[str, tuple[Sequence[float], Sequence]], *, title: st
     axes.set(title=title, xlabel="bits per pixel", ylabel="PSNR (dB)")
     lines = {}
     for rank, (name, (bits, levels)) in enumerate(curves.items()):
-        deviation = levels.std(0) if len(levels) > 1 else None
-        style = _series_style(name, rank) | {"capsize": 3, "elinewidth": 1.2}
-        lines[name] = axes.errorbar(bits, levels.mean(0), deviation, **style).lines[0]
+        lines[name] = _mean_over_seeds(axes, bits, levels, name, rank)
     _label_ends(axes, lines)
     return figure
 
@@ -546,6 +542,13 @@ def operating_point(
 
 def _plain(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _mean_over_seeds(axes: Axes, x: np.ndarray, values: np.ndarray, name: str, rank: int) -> Line2D:
+    """The mean of the values, (seeds, R), with their spread as error bars where there are several seeds."""
+    deviation = values.std(0) if len(values) > 1 else None
+    style = _series_style(name, rank) | {"capsize": 3, "elinewidth": 1.2}
+    return axes.errorbar(x, values.mean(0), deviation, **style).lines[0]
 
 
 def _series_style(name: str, rank: int) -> dict[str, object]:
