@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from benchmarks.peers import Bypass, LucidrainsLatents, LucidrainsResidual, OneHotResidual, faiss_flat, faiss_residual
 from benchmarks.report import Section
 from benchmarks.timing import Work, interleaved, peak_extra_megabytes
-from rvq_tutorial import ResidualVectorQuantizer, kmeans, nearest, pretrained
+from rvq_tutorial import ResidualVectorQuantizer, kmeans, nearest
+from rvq_tutorial.autoencoder import VQVAE, Decoder, Encoder, pretrained
 from rvq_tutorial.metrics import shannon_distortion
-from rvq_tutorial.models import VQVAE, Decoder, Encoder
 from rvq_tutorial.search import BUFFER
 
 N, DIM, STAGES = 16_384, 64, 8

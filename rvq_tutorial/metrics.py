@@ -21,51 +21,6 @@ def psnr(x: Tensor, y: Tensor) -> float:
     return -10 * math.log10(error) if error else math.inf
 
 
-def ssim(x: Tensor, y: Tensor) -> float:
-    """Structural similarity of two images (C, H, W), values in [0, 1], at least 11 pixels a side: 1 for equal ones.
-
-    Means, variances and covariance in Gaussian windows of 11 x 11 pixels, averaged over windows and channels (Wang et
-    al. 2004, "Image quality assessment: from error visibility to structural similarity", eq. 13).
-    """
-    from skimage.metrics import structural_similarity
-
-    if x.shape != y.shape:
-        raise ValueError(f"y must have x's shape {tuple(x.shape)}, got {tuple(y.shape)}")
-    if x.ndim != 3 or min(x.shape[1:]) < 11:
-        raise ValueError(f"x must be an image (C, H, W), at least 11 pixels a side, got shape {tuple(x.shape)}")
-    images = (image.detach().cpu().double().numpy() for image in (x, y))
-    return float(
-        structural_similarity(
-            *images, channel_axis=0, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-        )
-    )
-
-
-def explained_variance(values: Tensor, guess: Tensor) -> float:
-    """Share of the variance of values (N, ...) that a guess of them explains: 1 if it is exact, 0 for their mean."""
-    spread = mse(values, values.mean(0).expand_as(values))
-    if not spread:
-        raise ValueError("values must differ, got the same N times")
-    return 1 - mse(values, guess) / spread
-
-
-def patch_properties(patches: Tensor) -> dict[str, Tensor]:
-    """Five numbers that describe each patch (N, 3, h, w), by name: (N, 1) each."""
-    if patches.ndim != 4 or patches.shape[1] != 3:
-        raise ValueError(f"patches must be (N, 3, h, w), got shape {tuple(patches.shape)}")
-    grey = patches.mean(1)
-    left, right = grey.tensor_split(2, dim=2)
-    top, bottom = grey.tensor_split(2, dim=1)
-    properties = {
-        "brightness": grey.mean((1, 2)),
-        "warmth: red − blue": (patches[:, 0] - patches[:, 2]).mean((1, 2)),
-        "slope: right − left": right.mean((1, 2)) - left.mean((1, 2)),
-        "slope: bottom − top": bottom.mean((1, 2)) - top.mean((1, 2)),
-        "texture: pixel to pixel": grey.diff(dim=1).abs().mean((1, 2)) + grey.diff(dim=2).abs().mean((1, 2)),
-    }
-    return {name: values[:, None] for name, values in properties.items()}
-
-
 def bits_per_vector(codebook_size: int, num_quantizers: int = 1) -> float:
     """Bits that name one codeword in each of the codebooks: M log2 K."""
     check_whole(codebook_size, "codebook_size")

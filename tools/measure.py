@@ -24,10 +24,10 @@ import numpy
 import torch
 from editions import ROOT, SOURCES, tagged
 
-from rvq_tutorial.files import write_whole
+from rvq_tutorial.autoencoder.files import write_whole
 
 MEASUREMENTS = Path(__file__).parent / "measurements"
-RESULTS = ROOT / "rvq_tutorial" / "measured"
+RESULTS = ROOT / "rvq_tutorial" / "course" / "measured"
 DIGITS = 5  # significant ones; the rest is noise
 
 

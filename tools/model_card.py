@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rvq_tutorial import data, measured, metrics, pretrained, rivals
+from rvq_tutorial import metrics
+from rvq_tutorial.autoencoder import VQVAE, pretrained
 from rvq_tutorial.codec import Codec
-from rvq_tutorial.models import VQVAE
+from rvq_tutorial.course import data, measured, rivals
 
 RATES = (0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)  # bits per pixel
 
@@ -191,9 +192,9 @@ notebook 07, so that there are good pictures before anything is trained.
 
 **How it was made.** {training}
 
-**Data.** The seven training photographs of `rvq_tutorial.data`, in crops of 64 × 64 pixels at several scales, turned,
-mirrored, with their saturation, contrast and brightness changed; but for the last rounds, half of them with their
-colour channels swapped.
+**Data.** The seven training photographs of `rvq_tutorial.course.data`, in crops of 64 × 64 pixels at several scales,
+turned, mirrored, with their saturation, contrast and brightness changed; but for the last rounds, half of them with
+their colour channels swapped.
 
 **Chosen while looking at the held-out photographs**, so that the figures below favour the model a little:
 - 19 numbers a patch in place of 20, because of the gap that the model before this one showed on them (0.43 dB) between

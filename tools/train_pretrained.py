@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm, trange
 
-from rvq_tutorial import ResidualVectorQuantizer, data, pretrained
+from rvq_tutorial import ResidualVectorQuantizer
+from rvq_tutorial.autoencoder import VQVAE, Decoder, Encoder, IndexPrior, pretrained
+from rvq_tutorial.autoencoder.files import write_whole
 from rvq_tutorial.codec import Codec
-from rvq_tutorial.files import write_whole
-from rvq_tutorial.models import VQVAE, Decoder, Encoder
-from rvq_tutorial.prior import IndexPrior
+from rvq_tutorial.course import data
 
 SEED = 0
 DIM, CODEBOOK_SIZE, NUM_QUANTIZERS = 19, 256, 8

@@ -30,7 +30,8 @@
 import torch
 import torch.nn.functional as F
 
-from rvq_tutorial import check, data, kmeans, metrics, nearest, plots, widgets
+from rvq_tutorial import kmeans, metrics, nearest
+from rvq_tutorial.course import check, data, plots, widgets
 
 _ = torch.manual_seed(0)  # the same numbers in every run
 

@@ -32,7 +32,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rvq_tutorial import VectorQuantizer, check, data, kmeans, measured, nearest, plots, straight_through, widgets
+from rvq_tutorial import VectorQuantizer, kmeans, nearest, straight_through
+from rvq_tutorial.course import check, data, measured, plots, widgets
 
 _ = torch.manual_seed(0)  # the same numbers in every run
 

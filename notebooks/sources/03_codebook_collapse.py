@@ -36,7 +36,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rvq_tutorial import VectorQuantizer, check, data, measured, metrics, nearest, plots, widgets
+from rvq_tutorial import VectorQuantizer, metrics, nearest
+from rvq_tutorial.course import check, data, measured, plots, widgets
 
 torch.set_num_threads(1)  # the networks here are so small that threads would only wait for each other
 _ = torch.manual_seed(0)  # the same numbers in every run

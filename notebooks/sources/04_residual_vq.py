@@ -34,18 +34,8 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 
-from rvq_tutorial import (
-    ResidualVectorQuantizer,
-    check,
-    data,
-    kmeans,
-    measured,
-    metrics,
-    nearest,
-    plots,
-    straight_through,
-    widgets,
-)
+from rvq_tutorial import ResidualVectorQuantizer, kmeans, metrics, nearest, straight_through
+from rvq_tutorial.course import check, data, measured, plots, widgets
 
 _ = torch.manual_seed(0)  # the same numbers in every run
 

@@ -33,7 +33,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from rvq_tutorial import ResidualVectorQuantizer, check, data, kmeans, metrics, nearest, plots, widgets
+from rvq_tutorial import ResidualVectorQuantizer, kmeans, metrics, nearest
+from rvq_tutorial.course import check, data, plots, widgets
 
 # %% [markdown]
 # ## Bits per dimension

@@ -33,9 +33,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rvq_tutorial import VectorQuantizer, check, data, measured, metrics, nearest, plots, straight_through, widgets
-from rvq_tutorial.models import VQVAE, Decoder, Encoder, cosine_patterns
-from rvq_tutorial.training import fit
+from rvq_tutorial import VectorQuantizer, metrics, nearest, straight_through
+from rvq_tutorial.autoencoder.models import VQVAE, Decoder, Encoder, cosine_patterns
+from rvq_tutorial.autoencoder.training import fit
+from rvq_tutorial.course import check, data, measured, plots, properties, widgets
 
 # %% [markdown]
 # ## The photos
@@ -485,14 +486,14 @@ with torch.no_grad():
     among = model.decode(torch.arange(256).view(256, 1, 1).expand(256, 9, 9))[..., 32:40, 32:40].clamp(0, 1)
 means = mean_by_index(seen.flatten(1), indices).view(256, 3, 8, 8)
 some = by_use[:128:8]
-close = metrics.explained_variance(means[indices], among[indices])
+close = properties.explained_variance(means[indices], among[indices])
 plots.patch_rows(
     {"alone": pictures[some], "among its like": among[some], "mean of patches": means[some]},
     caption=f"Below, what a codeword stands for. As a guess, the row above errs by {1 - close:.1%} of the means' variance.",
 )
 
 # %% tags=["claim"]
-_alone = metrics.explained_variance(means[indices], pictures[indices])
+_alone = properties.explained_variance(means[indices], pictures[indices])
 assert 0.85 < _alone < close and close > 0.95
 
 # %% [markdown]
@@ -506,7 +507,7 @@ assert 0.85 < _alone < close and close > 0.95
 painted = torch.cat([data.patches(photo[None], 8) for photo in rebuilt.values()])
 own = []
 for values in painted.flatten(1), (painted - painted.mean((2, 3), keepdim=True)).flatten(1):
-    own.append(metrics.explained_variance(values, mean_by_index(values, indices)[indices]))
+    own.append(properties.explained_variance(values, mean_by_index(values, indices)[indices]))
 print(
     f"a patch's own index explains {own[0]:.1%} of what is painted, and {own[1]:.0%} without each patch's mean colour"
 )
@@ -576,9 +577,9 @@ def told(model):
     """Share of each property's variance that the index explains: noted on every other patch, tried on the rest."""
     indices, noted = indices_of(model), torch.arange(len(seen)) % 2 == 0
     shares = {}
-    for name, values in metrics.patch_properties(seen).items():
+    for name, values in properties.patch_properties(seen).items():
         table = mean_by_index(values[noted], indices[noted])
-        shares[name] = metrics.explained_variance(values[~noted], table[indices[~noted]])
+        shares[name] = properties.explained_variance(values[~noted], table[indices[~noted]])
     return shares
 
 
@@ -592,17 +593,19 @@ assert _brightness > 0.95 and 0.85 < _warmth < 0.95 and min(_across, _down, _tex
 assert max(_across, _down) < 0.75 and _texture < 0.55
 _crops, _there = data.patches(crops[:512], 8), model.encode(crops[:512]).flatten()
 for _name, _low, _high in (("brightness", 0.9, 1), ("texture: pixel to pixel", 0, 0.3)):
-    _values = metrics.patch_properties(seen)[_name]
-    _noted = mean_by_index(metrics.patch_properties(_crops)[_name], _there)
-    _share = metrics.explained_variance(_values, _noted[indices])
+    _values = properties.patch_properties(seen)[_name]
+    _noted = mean_by_index(properties.patch_properties(_crops)[_name], _there)
+    _share = properties.explained_variance(_values, _noted[indices])
     print(_name, _share)
     assert _low < _share < _high
-_warmth_by_crops = mean_by_index(metrics.patch_properties(_crops)["warmth: red − blue"], _there)[indices]
+_warmth_by_crops = mean_by_index(properties.patch_properties(_crops)["warmth: red − blue"], _there)[indices]
 _lengths = [photo[0].numel() // 64 for photo in held_out.values()]
 _by_photo = zip(
-    metrics.patch_properties(seen)["warmth: red − blue"].split(_lengths), _warmth_by_crops.split(_lengths), strict=True
+    properties.patch_properties(seen)["warmth: red − blue"].split(_lengths),
+    _warmth_by_crops.split(_lengths),
+    strict=True,
 )
-_within = [metrics.explained_variance(_values, _guess) for _values, _guess in _by_photo]
+_within = [properties.explained_variance(_values, _guess) for _values, _guess in _by_photo]
 print(_within)
 assert min(_within) > 0.3 and max(_within) < 0.85 and 0.4 < sum(_within) / 3 < 0.7
 
@@ -843,7 +846,7 @@ def report(model):
         "PSNR": mean_psnr(lambda photo: model(photo).reconstruction),
         "perplexity": metrics.perplexity(indices, 256),
         "spread": latents.std(0).mean().item(),
-        "lost": 1 - metrics.explained_variance(latents, model.quantizer.codebook[indices]),
+        "lost": 1 - properties.explained_variance(latents, model.quantizer.codebook[indices]),
     }
 
 

@@ -35,20 +35,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from rvq_tutorial import (
-    ResidualVectorQuantizer,
-    check,
-    codec,
-    data,
-    measured,
-    metrics,
-    plots,
-    pretrained,
-    rivals,
-    widgets,
-)
-from rvq_tutorial.models import VQVAE, Decoder, Encoder
-from rvq_tutorial.training import fit
+from rvq_tutorial import ResidualVectorQuantizer, codec, metrics
+from rvq_tutorial.autoencoder import VQVAE, Decoder, Encoder, pretrained
+from rvq_tutorial.autoencoder.training import fit
+from rvq_tutorial.course import check, data, likeness, measured, plots, rivals, widgets
 
 # %% [markdown]
 # ## Encoder, residual quantizer, decoder
@@ -118,7 +108,7 @@ def drop_stages(indices, kept):
 check.drop_stages(drop_stages)
 
 # %% [markdown]
-# Now train. The loss has the parts of notebook 02: the squared error of the rebuilt crop, and the quantizer's commitment loss, averaged over the stages. The codewords follow by moving averages (notebook 03). The loop is `fit` in `rvq_tutorial/training.py`, a page long: it starts the codewords by k-means and leaves the model in eval mode. You may interrupt it at any time.
+# Now train. The loss has the parts of notebook 02: the squared error of the rebuilt crop, and the quantizer's commitment loss, averaged over the stages. The codewords follow by moving averages (notebook 03). The loop is `fit` in `rvq_tutorial/autoencoder/training.py`, a page long: it starts the codewords by k-means and leaves the model in eval mode. You may interrupt it at any time.
 
 # %%
 torch.manual_seed(0)
@@ -336,7 +326,7 @@ assert all(_a > 1.7 * _b for _a, _b in zip(_blind["error"], _all["error"], stric
 #
 # So far bits were counted, never written. `rvq_tutorial.codec` writes them: first 13 bytes, the **header**, with the photo's size and a checksum of the model, lest another model read the file. Then comes a **layer** for each stage: the indices of all patches, and some bytes of its own, such as its length.
 #
-# From here on we use a model that ships with the course. It was trained with the same seven photos, for an hour instead of half a minute; its latents have 19 numbers in place of 20, and it searches with a beam of 8 paths (notebook 05). Its model card, `rvq_tutorial/weights/MODEL_CARD.md`, says more.
+# From here on we use a model that ships with the course. It was trained with the same seven photos, for an hour instead of half a minute; its latents have 19 numbers in place of 20, and it searches with a beam of 8 paths (notebook 05). Its model card, `rvq_tutorial/autoencoder/weights/MODEL_CARD.md`, says more.
 
 # %%
 shipped, shipped_prior = pretrained.load()
@@ -425,7 +415,7 @@ print(_given_left)
 assert 5.5 < _given_left < 6.2
 
 # %% [markdown]
-# On the cat your function should find a mean of 5.9 bits, not 8. What is known about an index before it is read is called its **prior**. `IndexPrior` (`rvq_tutorial/prior.py`, a page long) is made of such pair counts, a table for each of four neighbours, joined to one p: the indices on the left and above, and those of the same patch one and two stages earlier. The decoder has read them by then and expects the same, so nothing is lost: both files give the same picture to the last bit. The entropy coder's arithmetic is done by the library `constriction`.
+# On the cat your function should find a mean of 5.9 bits, not 8. What is known about an index before it is read is called its **prior**. `IndexPrior` (`rvq_tutorial/autoencoder/prior.py`, a page long) is made of such pair counts, a table for each of four neighbours, joined to one p: the indices on the left and above, and those of the same patch one and two stages earlier. The decoder has read them by then and expects the same, so nothing is lost: both files give the same picture to the last bit. The entropy coder's arithmetic is done by the library `constriction`.
 
 # %%
 coder = codec.Codec(shipped, shipped_prior)
@@ -598,7 +588,7 @@ def side_by_side(num_bytes):
     """The photo at one size, from our file and from the others', and itself."""
     images = compared[num_bytes]
     quality = {
-        name: f"{metrics.psnr(image, mine):.1f} dB, {metrics.ssim(image, mine):.2f}" for name, image in images.items()
+        name: f"{metrics.psnr(image, mine):.1f} dB, {likeness.ssim(image, mine):.2f}" for name, image in images.items()
     }
     titles = [f"{name}\n{quality[name]}" for name in images] + ["the photo itself\n \nPSNR, SSIM"]
     return plots.photo_row(torch.stack([part(image) for image in (*images.values(), mine)]), titles)

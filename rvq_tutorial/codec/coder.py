@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from rvq_tutorial.arguments import check_vectors, check_whole
+from rvq_tutorial.autoencoder.models import VQVAE
+from rvq_tutorial.autoencoder.prior import IndexPrior
 from rvq_tutorial.codec import container, layers
 from rvq_tutorial.codec.budget import fitted
 from rvq_tutorial.codec.container import CodecError, Info
 from rvq_tutorial.codec.tiles import reach, tiles
-from rvq_tutorial.models import VQVAE
-from rvq_tutorial.prior import IndexPrior
 from rvq_tutorial.quantizers import ResidualVectorQuantizer
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 from constriction import stream
 
+from rvq_tutorial.autoencoder.prior import StagePrior
 from rvq_tutorial.codec.container import CodecError
-from rvq_tutorial.prior import StagePrior
 
 WEIGHTS = stream.model.Categorical(perfect=False)  # an index by its weight's share of the sum of all weights
 LAST_BITS = 64  # more than the range coder can still owe when it ends

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from rvq_tutorial import metrics, pictures, pretrained
-from rvq_tutorial.codec import container
+from rvq_tutorial import metrics
+from rvq_tutorial.autoencoder import pretrained
+from rvq_tutorial.autoencoder.files import write_whole
+from rvq_tutorial.codec import container, pictures
 from rvq_tutorial.codec.coder import Codec
-from rvq_tutorial.files import write_whole
 
 
 def main(arguments: list[str] | None = None) -> int:

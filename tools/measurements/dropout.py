@@ -9,8 +9,8 @@ from measure import notebook
 from torch import Tensor
 
 from rvq_tutorial import metrics
-from rvq_tutorial.models import VQVAE
-from rvq_tutorial.training import History, fit
+from rvq_tutorial.autoencoder import VQVAE
+from rvq_tutorial.autoencoder.training import History, fit
 
 STEPS = 600
 FULL = {"seeds": [0, 1, 2, 3, 4], "checkpoints": [20, 75, 150, 300, 450, STEPS]}

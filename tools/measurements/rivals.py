@@ -5,7 +5,7 @@ Between two files PSNR is read off the straight line; below the smallest file th
 
 import numpy as np
 
-from rvq_tutorial import data, rivals
+from rvq_tutorial.course import data, rivals
 
 RATES = [0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0]  # bits per pixel
 QUALITIES = {

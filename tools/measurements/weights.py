@@ -7,7 +7,7 @@ import torch
 from measure import notebook
 
 from rvq_tutorial import metrics
-from rvq_tutorial.models import VQVAE
+from rvq_tutorial.autoencoder import VQVAE
 
 FULL = {"seeds": 5}
 SHORT = {"seeds": 1}

@@ -1,0 +1,6 @@
+"""A convolutional autoencoder around a quantizer: models, training, the weights that ship, a prior of its indices."""
+
+from rvq_tutorial.autoencoder.models import VQVAE, Decoder, Encoder, VQVAEOutput
+from rvq_tutorial.autoencoder.prior import IndexPrior
+
+__all__ = ["VQVAE", "Decoder", "Encoder", "IndexPrior", "VQVAEOutput"]

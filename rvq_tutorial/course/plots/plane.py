@@ -1,0 +1,340 @@
+"""Points in the plane: cells, codewords, residuals, and what pulls at them."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from scipy.spatial import Voronoi
+from torch import Tensor
+
+from rvq_tutorial.arguments import check_range, check_vectors
+from rvq_tutorial.course.plots.figure import COLORS, MARKERS, Figure, in_house_style, ink, place
+from rvq_tutorial.search import nearest
+
+
+@in_house_style
+def voronoi(points: Tensor, codebook: Tensor, *, arrows: Tensor | None = None, title: str = "") -> Figure:
+    """Points in the plane, codewords, and the cell of all that is nearest to each codeword.
+
+    points: (N, 2). codebook: (K, 2). arrows: (N, 2), drawn from each point, in the units of the points.
+    """
+    points, codebook = _in_plane(points, "points"), _in_plane(codebook, "codebook")
+    size, indices = len(codebook), nearest(points, codebook)
+    used = used_codewords(indices, size)
+    error = (points - codebook[indices]).square().mean()
+    figure = Figure(
+        5.6,
+        5.9,
+        alt=f"{len(points)} points in the plane, {size} codewords and the borders of their cells.",
+        caption=f"A point belongs to the codeword in whose cell it lies. {used.sum()} of the {size} codewords are "
+        f"used; the mean squared error per dimension is {error:.3g}.",
+    )
+    axes = place(figure, 0.6, 0.65, 4.9, 4.9)
+    axes.set_title(title or f"K = {size}, log₂ K = {math.log2(size):.3g} bits a point")
+    _draw_cells(axes, points, codebook)
+    _draw_points(axes, points, "data", label="data")
+    if arrows is not None:
+        _draw_arrows(axes, points, _in_plane(arrows, "arrows"), "data")
+    _draw_codewords(axes, codebook, used)
+    figure.legend(loc="lower left", ncols=3)
+    return figure
+
+
+@in_house_style
+def cells_side_by_side(points: Tensor, codebooks: Mapping[str, Tensor]) -> Figure:
+    """The same points in the cells of several codebooks, one beside the other, each under its name.
+
+    points: (N, 2). codebooks: (K, 2) each; K may differ.
+    """
+    points = _in_plane(points, "points")
+    errors = {name: (points - book[nearest(points, book)]).square().mean() for name, book in codebooks.items()}
+    listed = ", ".join(f"{name} {error:.3g}" for name, error in errors.items())
+    side = 7.8 / len(codebooks)
+    figure = Figure(
+        7.8,
+        side + 0.35,
+        alt=f"{len(points)} points in the plane and the borders of the cells of {len(codebooks)} codebooks, side by "
+        f"side: {', '.join(codebooks)}.",
+        caption=f"Mean squared error per dimension: {listed}.",
+    )
+    for i, (name, codebook) in enumerate(codebooks.items()):
+        axes = place(figure, i * side + 0.45, 0.6, side - 0.55, side - 0.55)
+        axes.set_title(name)
+        _draw_cells(axes, points, codebook)
+        _frame(axes, torch.cat([points, *codebooks.values()]))
+        _draw_points(axes, points, "data", label="data")
+        _draw_codewords(axes, codebook, used_codewords(nearest(points, codebook), len(codebook)))
+    known = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(known.values(), known.keys(), loc="lower left", ncols=3)
+    return figure
+
+
+@in_house_style
+def gradient_field(points: Tensor, codebook: Tensor, commitment_weight: float) -> Figure:
+    """Where the two losses of a codebook (van den Oord et al., 2017, eq. 3) pull codewords and encoder outputs.
+
+    points: the encoder's outputs z, (N, 2). codebook: (K, 2). The arrow of an output is commitment_weight *
+    (codeword - z): its negative gradient, up to one constant. That of a codeword is the mean of (z - codeword)
+    over its cell: its negative gradient divided by the number of outputs, up to the same constant.
+    """
+    points, codebook = _in_plane(points, "points"), _in_plane(codebook, "codebook")
+    size, indices = len(codebook), nearest(points, codebook)
+    used = used_codewords(indices, size)
+    pull = codebook[indices] - points
+    counts = torch.bincount(indices, minlength=size).clamp(min=1)
+    means = torch.zeros_like(codebook).index_add_(0, indices, -pull) / counts.unsqueeze(1)
+    figure = Figure(
+        5.6,
+        6.3,
+        alt=f"{len(points)} encoder outputs with arrows towards their codewords, and {size} codewords with "
+        f"arrows to the mean of their cells, for a commitment weight of {commitment_weight:g}.",
+        caption=f"The codebook loss pulls a codeword to the mean of its cell: {_mean_length(means[used]):.2g} away "
+        f"on average; {(~used).sum()} of the {size} are unused and feel no pull. The commitment loss pulls an "
+        f"output towards its codeword: by {commitment_weight * _mean_length(pull):.2g} on average, which is "
+        f"β = {commitment_weight:g} times the distance.",
+    )
+    axes = place(figure, 0.6, 1.05, 4.9, 4.9)
+    axes.set_title(f"K = {size}, β = {commitment_weight:g}")
+    _draw_cells(axes, points, codebook)
+    _draw_points(axes, points, "data", label="encoder output, pulled by the commitment loss")
+    _draw_arrows(axes, points, commitment_weight * pull, "data")
+    _draw_codewords(axes, codebook, used, label="codeword, pulled by the codebook loss")
+    _draw_arrows(axes, codebook[used], means[used], "codeword", width=0.006)
+    figure.legend(loc="lower left")
+    return figure
+
+
+@in_house_style
+def codeword_paths(points: Tensor, path: Tensor) -> Figure:
+    """The way each codeword went through the plane, and the cells where they ended.
+
+    points: (N, 2), on which the errors in the caption are measured. path: (T, K, 2), the codebook at T moments.
+    """
+    points = _in_plane(points, "points")
+    path = torch.stack([_in_plane(codebook, "path") for codebook in path])
+    start, end = path[0], path[-1]
+    errors = [(points - codebook[nearest(points, codebook)]).square().mean() for codebook in (start, end)]
+    indices, lengths = nearest(points, end), path.diff(dim=0).norm(dim=2).sum(0)
+    used = used_codewords(indices, len(end))
+    still = (lengths < 1e-3 * (start.amax() - start.amin())).sum()
+    figure = Figure(
+        5.6,
+        5.9,
+        alt=f"{len(points)} points in the plane and the paths of {len(end)} codewords, from a random start to where "
+        "the points are.",
+        caption=f"From the small circles to the crosses: the mean squared error per dimension falls from "
+        f"{errors[0]:.2g} to {errors[1]:.2g}. {still} of the {len(end)} codewords hardly moved; {(~used).sum()} are "
+        "not used at the end.",
+    )
+    axes = place(figure, 0.6, 0.65, 4.9, 4.9)
+    axes.set_title(f"{len(end)} codewords on their way")
+    _draw_cells(axes, torch.cat([points, start]), end)
+    _draw_points(axes, points, "data", label="data")
+    ways = path.transpose(0, 1).numpy()
+    axes.add_collection(LineCollection(ways, colors=COLORS["codeword"], linewidths=1.2, zorder=3), autolim=False)
+    axes.scatter(*start.numpy().T, s=16, facecolors="white", edgecolors=COLORS["codeword"], label="start", zorder=4)
+    _draw_codewords(axes, end, used)
+    figure.legend(loc="lower left", ncols=4)
+    return figure
+
+
+@in_house_style
+def sliding_cells(points: Tensor, codebook: Tensor, share: float) -> Figure:
+    """The cells of a codebook, slid towards the origin by a share of their codewords' places: at 1 all lie there.
+
+    points: (N, 2). codebook: (K, 2). Each point moves with its codeword and ends, at share 1, as its residual.
+    """
+    check_range(share, "share", 0, 1)
+    points, codebook = _in_plane(points, "points"), _in_plane(codebook, "codebook")
+    size, indices = len(codebook), nearest(points, codebook)
+    moved, places = points - share * codebook[indices], (1 - share) * codebook
+    spread = [around.square().mean().sqrt().item() for around in (points, moved)]
+    if share < 1:
+        caption = f"The codewords have gone {share:.0%} of the way to the origin, and each took its cell along."
+    else:
+        caption = (
+            f"All {size} codewords lie at the origin, and around them the residuals. The root of their mean square per "
+            f"dimension is {spread[1]:.2g}; that of the points was {spread[0]:.2g}."
+        )
+    figure = Figure(
+        5.6,
+        5.9,
+        alt=f"{len(points)} points in {size} cells, a tint each, moved by {share:.0%} of their codewords' places.",
+        caption=caption,
+    )
+    axes = place(figure, 0.6, 0.65, 4.9, 4.9)
+    axes.set_title(
+        "The cells as they lie" if share == 0 else f"x − {share:.1f} c" if share < 1 else "The residuals, x − c"
+    )
+    _frame(axes, torch.cat([points, codebook, torch.zeros(1, 2)]))
+    for start, stop in zip(codebook.tolist(), places.tolist(), strict=True):
+        axes.plot(*zip(start, stop, strict=True), color="#C8C8C8", linewidth=0.8, zorder=1)
+    tints = mpl.colormaps["viridis"](np.linspace(0, 0.92, size))[_around_the_middle(codebook)]
+    axes.scatter(*moved.numpy().T, s=9, c=tints[indices.numpy()], linewidths=0, zorder=2)
+    _draw_codewords(axes, places, used_codewords(indices, size))
+    figure.legend(loc="lower left")
+    return figure
+
+
+def _around_the_middle(codebook: Tensor) -> np.ndarray:
+    """The rank of each codeword by its direction from the middle: neighbours get neighbouring tints."""
+    x, y = (codebook - codebook.mean(0)).numpy().T
+    return np.arctan2(y, x).argsort().argsort()
+
+
+@in_house_style
+def codebook_moments(points: Tensor, moments: Mapping[str, Tensor], index: int, *, caption: str) -> Figure:
+    """The same codebook at several moments, side by side, with one of its codewords marked.
+
+    points: (N, 2). moments: title -> the codebook, (K, 2). index: the codeword that is followed; an arrow leads to it
+    from where it stood a moment before.
+    """
+    points = _in_plane(points, "points")
+    moments = {title: _in_plane(codebook, "moments") for title, codebook in moments.items()}
+    everything = torch.cat([points, *moments.values()])
+    figure = Figure(
+        8.9,
+        3.7,
+        alt=f"{len(points)} points and a codebook in the plane at {len(moments)} moments: {', '.join(moments)}. One "
+        "codeword is marked.",
+        caption=caption,
+    )
+    before = None
+    for axes, (title, codebook) in zip(figure.subplots(1, len(moments), sharey=True), moments.items(), strict=True):
+        axes.set_title(title)
+        _frame(axes, everything)
+        _draw_points(axes, points, "data", label="vector of the batch")
+        _draw_codewords(axes, codebook, used_codewords(nearest(points, codebook), len(codebook)))
+        ring = {"s": 200, "facecolors": "none", "edgecolors": COLORS["bound"], "linewidths": 1.4, "zorder": 5}
+        axes.scatter(*codebook[index].numpy(), **ring)
+        if before is not None:
+            bow = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=0.25", "shrinkB": 8, "linewidth": 1.2}
+            axes.annotate("", codebook[index].numpy(), before.numpy(), arrowprops=bow, zorder=5)
+        before = codebook[index]
+    handles = {label: handle for a in figure.axes for handle, label in zip(*a.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+@in_house_style
+def residual_stages(points: Tensor, codebooks: Tensor, num_quantizers: int) -> Figure:
+    """What each stage of a residual quantizer receives, with its codewords, and what all of them rebuild.
+
+    points: (N, 2). codebooks: (M, K, 2). The first num_quantizers of the M stages are used; the others stay
+    empty, so that the picture keeps its size. Every stage is drawn at its own scale.
+    """
+    points = _in_plane(points, "points")
+    codebooks = torch.stack([_in_plane(codebook, "codebooks") for codebook in codebooks])
+    stages, size, _ = codebooks.shape
+    if not 1 <= num_quantizers <= stages:
+        raise ValueError(f"num_quantizers must be 1 to {stages}, as there are codebooks, got {num_quantizers}")
+    residuals = _residuals(points, codebooks[:num_quantizers])
+    errors = [residual.square().mean().item() for residual in residuals]
+    rows, columns, title_height = math.ceil(stages / 4), min(stages, 4), 0.5
+    side = (8.45 - (rows - 1) * title_height) / (rows + columns)  # a stage's share of the width, in inches
+    whole = rows * (side + title_height) - title_height - 0.15
+    figure = Figure(
+        9.0,
+        whole + 1.45,
+        alt=f"{len(points)} points and their reconstruction from {num_quantizers} of {stages} stages with {size} "
+        "codewords each; beside them, stage by stage, the residuals that come in and the stage's codewords.",
+        caption="A stage quantizes what the stages before it left over, drawn at its own scale; rms is the root "
+        f"of the mean square per dimension. That mean falls from {errors[0]:.2g} to {errors[1]:.2g} in one stage"
+        + (f" and to {errors[-1]:.2g} in {num_quantizers}." if num_quantizers > 1 else "."),
+    )
+    bits = f"M log₂ K = {num_quantizers * math.log2(size):.3g} bits a point"
+    figure.text(0.01, 0.98, f"stages M = {num_quantizers}, codewords K = {size}: {bits}", va="top", fontsize=11)
+    _draw_rebuilt(place(figure, 0.6, 0.65, whole, whole), points, residuals[-1])
+    for stage in range(stages):
+        left = 0.75 + whole + stage % columns * side
+        bottom = 0.65 + (rows - 1 - stage // columns) * (side + title_height)
+        _draw_stage(place(figure, left, bottom, side - 0.15, side - 0.15), stage, residuals, codebooks[stage])
+    handles = {label: h for a in figure.axes for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="lower left", ncols=5)
+    return figure
+
+
+def _residuals(points: Tensor, codebooks: Tensor) -> list[Tensor]:
+    """What every stage receives and, last, what the last stage leaves."""
+    residuals = [points]
+    for codebook in codebooks:
+        residuals.append(residuals[-1] - codebook[nearest(residuals[-1], codebook)])
+    return residuals
+
+
+def _draw_rebuilt(axes: Axes, points: Tensor, error: Tensor) -> None:
+    axes.set_title(f"Rebuilt\nrms error {error.square().mean().sqrt():.2g}", fontsize=10)
+    _frame(axes, points)
+    _draw_points(axes, points, "data", label="data", area=14)
+    _draw_points(axes, points - error, "reconstruction", label="reconstruction", area=10)
+
+
+def _draw_stage(axes: Axes, stage: int, residuals: Sequence[Tensor], codebook: Tensor) -> None:
+    if stage >= len(residuals) - 1:
+        axes.set_title(f"Stage {stage + 1}\nnot used", fontsize=10, color=ink(COLORS["unused"]))
+        axes.spines[:].set_visible(False)
+    else:
+        residual, role = residuals[stage], "residual" if stage else "data"
+        axes.set_title(f"Stage {stage + 1}\nrms {residual.square().mean().sqrt():.2g}", fontsize=10)
+        _frame(axes, torch.cat([residual, codebook]))
+        _draw_points(axes, residual, role, label=role, area=4)
+        _draw_codewords(axes, codebook, used_codewords(nearest(residual, codebook), len(codebook)), scale=0.3)
+    axes.set(xticks=[], yticks=[])
+
+
+def _in_plane(points: Tensor, name: str) -> Tensor:
+    check_vectors(points, name)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"{name} must be in the plane, (N, 2), got shape {tuple(points.shape)}")
+    return points.detach().cpu().float()
+
+
+def used_codewords(indices: Tensor, size: int) -> Tensor:
+    return torch.bincount(indices, minlength=size) > 0
+
+
+def _mean_length(vectors: Tensor) -> float:
+    return vectors.norm(dim=1).mean().item()
+
+
+def _frame(axes: Axes, points: Tensor) -> None:
+    """Square limits around the points, the same unit on both axes."""
+    low, high = (corner.numpy() for corner in points.aminmax(dim=0))
+    (x, y), half = (low + high) / 2, max(0.55 * np.max(high - low), 1e-6)
+    axes.set(aspect="equal", xlim=(x - half, x + half), ylim=(y - half, y + half))
+    axes.locator_params(nbins=5)
+
+
+def _draw_cells(axes: Axes, points: Tensor, codebook: Tensor) -> None:
+    _frame(axes, torch.cat([points, codebook]))
+    corners = codebook.double().numpy()
+    # Four more, far outside, close every cell that can be seen.
+    far = 1e3 * np.ptp(axes.get_xlim()) * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+    diagram = Voronoi(np.concatenate([corners, corners.mean(0) + far]))
+    borders = [diagram.vertices[ridge] for ridge in diagram.ridge_vertices if -1 not in ridge]
+    axes.add_collection(LineCollection(borders, colors="#B0B0B0", linewidths=0.8, zorder=1), autolim=False)
+
+
+def _draw_points(axes: Axes, points: Tensor, role: str, *, label: str, area: float = 9) -> None:
+    style = {"color": COLORS[role], "marker": MARKERS.get(role, "o"), "alpha": 0.7, "linewidths": 0, "zorder": 2}
+    axes.scatter(*points.numpy().T, s=area, label=label, **style)
+
+
+def _draw_codewords(axes: Axes, codebook: Tensor, used: Tensor, *, label: str = "codeword", scale: float = 1.0) -> None:
+    style = {"marker": MARKERS["codeword"], "edgecolors": "white", "linewidths": 0.6, "zorder": 4}
+    area = scale * 320 / max(len(codebook), 16) ** 0.5
+    axes.scatter(*codebook[used].numpy().T, s=area, color=COLORS["codeword"], label=label, **style)
+    if not used.all():
+        axes.scatter(*codebook[~used].numpy().T, s=area, color=COLORS["unused"], label="unused codeword", **style)
+
+
+def _draw_arrows(axes: Axes, starts: Tensor, arrows: Tensor, role: str, *, width: float = 0.0025) -> None:
+    in_data_units = {"angles": "xy", "scale_units": "xy", "scale": 1}
+    ends = (*starts.numpy().T, *arrows.numpy().T)
+    axes.quiver(*ends, width=width, color=ink(COLORS[role]), zorder=3, **in_data_units)

@@ -1,0 +1,207 @@
+"""Sliders bound to a picture, a curve that follows training, a button for a photo. Core ipywidgets alone, 7.7 or 8."""
+
+import html
+import io
+import itertools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ipywidgets
+from IPython.display import display
+from torch import Tensor
+from tqdm import tqdm
+
+from rvq_tutorial.codec import pictures
+from rvq_tutorial.course import plots
+
+LABELS = {
+    "num_quantizers": "quantizers M",
+    "codebook_size": "codebook size K",
+    "commitment_weight": "commitment weight β",
+}
+UPLOADS = ("jpeg", "png", "webp", "gif", "bmp", "tiff")
+UPLOAD_MEGABYTES = 10  # what fits into one message to the notebook's server
+SECONDS_BETWEEN_PICTURES = 2.0  # while training: a picture takes about a tenth of a second
+
+
+class Frame(NamedTuple):
+    """A picture ready to be shown."""
+
+    png: bytes
+    width: int  # CSS pixels
+    alt: str
+    caption: str
+
+
+def explore(picture: Callable[..., plots.Figure], /, **choices: Sequence[Any]) -> "Explorer":
+    """Sliders for the arguments of a pure function that draws, each with its fixed list of values.
+
+    All pictures are drawn here and now, so that a slider only has to show one; an error in any of them is raised
+    here. `explore(draw, num_quantizers=[1, 2, 4, 8])` calls draw(num_quantizers=1), draw(num_quantizers=2), ...
+    """
+    if not choices or not all(choices.values()):
+        raise ValueError(f"choices must give every argument at least one value, got {choices}")
+    return Explorer(picture, choices)
+
+
+class Explorer:
+    """A picture with its sliders; all start in the middle of their values. Where no kernel runs, a still shows."""
+
+    def __init__(self, picture: Callable[..., plots.Figure], choices: Mapping[str, Sequence[Any]]):
+        self._picture = picture
+        self._choices = choices
+        combinations = list(itertools.product(*choices.values()))
+        bar = tqdm(combinations, desc="Drawing", unit="picture", delay=2, leave=False, file=sys.stdout)
+        self._frames = {values: _frame(picture(**dict(zip(choices, values, strict=True)))) for values in bar}
+        self.sliders = _sliders(choices)
+        self._image = _image()
+        self._words = ipywidgets.HTML()
+        self.box = ipywidgets.VBox([*self.sliders.values(), self._image, self._words])
+        for slider in self.sliders.values():
+            slider.observe(self._show, "value")
+        self._show()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What the sliders stand at, by name."""
+        return {name: slider.value for name, slider in self.sliders.items()}
+
+    @property
+    def figure(self) -> plots.Figure:
+        """The picture for the present values."""
+        return self._picture(**self.values)
+
+    def sweep(self) -> Iterator[dict[str, Any]]:
+        """Move the sliders through every combination of their values, and give each in turn."""
+        for combination in itertools.product(*self._choices.values()):
+            for slider, value in zip(self.sliders.values(), combination, strict=True):
+                slider.value = value
+            yield self.values
+
+    def _show(self, _change: Any = None) -> None:
+        frame = self._frames[tuple(self.values.values())]
+        _set_image(self._image, frame)
+        # widgets.Image has no alternative text: it stands beside the picture, for screen readers alone.
+        self._words.value = (
+            f'<span role="img" aria-label="{html.escape(frame.alt)}"></span>'
+            f'<p aria-live="polite" style="max-width: {frame.width}px; line-height: 1.4">'
+            f"{html.escape(frame.caption)}</p>"
+        )
+
+    def _ipython_display_(self) -> None:
+        display(_view(self.box, self.figure), raw=True)
+
+
+@contextmanager
+def live_curve(*names: str, **style: Any) -> Iterator[Callable[[Mapping[str, Sequence[float]]], None]]:
+    """Curves of a history's names, drawn while it grows; at the end they stay as a still picture.
+
+    `with live_curve("loss", log=True) as draw: fit(model, images, steps=600, on_step=draw)`. The style is that of
+    `plots.curve`.
+    """
+    image, shown, latest, drawn_at = _image(), None, None, -math.inf
+
+    def draw(history: Mapping[str, Sequence[float]]) -> None:
+        nonlocal shown, latest, drawn_at
+        latest = history
+        if time.monotonic() - drawn_at < SECONDS_BETWEEN_PICTURES:
+            return
+        figure = _curve()
+        _set_image(image, _frame(figure))
+        shown = shown or display(_view(image, figure), raw=True, display_id=True)
+        drawn_at = time.monotonic()
+
+    def _curve() -> plots.Figure:
+        return plots.curve({name: latest[name] for name in names}, **style)
+
+    try:
+        yield draw
+    finally:
+        if shown:
+            shown.update(_curve()._repr_mimebundle_(), raw=True)
+
+
+class Upload:
+    """A button that takes a picture file of the reader's. Where no kernel runs, a sentence stands in its place."""
+
+    def __init__(self) -> None:
+        # A list of kinds, not image/*: asked for these, a phone hands its HEIC photos over as JPEG.
+        accept = ",".join(f"image/{kind}" for kind in UPLOADS)
+        self.button = ipywidgets.FileUpload(accept=accept, multiple=False, description="Your photo")
+        kinds = ", ".join(map(str.upper, UPLOADS))
+        limit = ipywidgets.HTML(f"<small>{kinds}; up to {UPLOAD_MEGABYTES} MB: Jupyter drops what is larger.</small>")
+        self.box = ipywidgets.VBox([self.button, limit])
+
+    def photo(self, otherwise: Tensor) -> Tensor:
+        """The photo that was uploaded, (3, H, W) with values in [0, 1], or `otherwise` if none was.
+
+        What became of the upload is printed where it isn't plain: none arrived, or transparent parts were put on white.
+
+        Raises:
+            ValueError: the file isn't a picture.
+        """
+        name, content = _uploaded(self.button.value)
+        if content is None:
+            print(f"No photo of yours has arrived (up to {UPLOAD_MEGABYTES} MB can): another one stands in for it.")
+            return otherwise
+        photo, remarks = pictures.read_picture(io.BytesIO(content), Path(name).name)
+        for remark in remarks:
+            print(remark)
+        return photo
+
+    def _ipython_display_(self) -> None:
+        words = "<p>Here stands a button for a photo of your own while the notebook runs.</p>"
+        display(_live(self.box) | {"text/html": words, "text/plain": "A button for a photo."}, raw=True)
+
+
+def _uploaded(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[str, bytes | None]:
+    """Name and content of the file in a FileUpload's value: by name in ipywidgets 7, a tuple of files in 8."""
+    files = value.items() if isinstance(value, Mapping) else [(file["name"], file) for file in value]
+    for name, file in files:
+        return name, bytes(file["content"])
+    return "", None
+
+
+def _frame(figure: plots.Figure) -> Frame:
+    width = round(figure.get_size_inches()[0] * plots.CSS_DPI)
+    return Frame(figure.png(), width, figure.alt, figure.caption)
+
+
+def _sliders(choices: Mapping[str, Sequence[Any]]) -> dict[str, ipywidgets.SelectionSlider]:
+    labels = {name: LABELS.get(name, name.replace("_", " ")) for name in choices}
+    width = f"{0.6 * max(map(len, labels.values())) + 1:.1f}em"  # room for the longest label
+    return {
+        name: ipywidgets.SelectionSlider(
+            options=[(f"{value:g}" if isinstance(value, float) else str(value), value) for value in values],
+            value=values[len(values) // 2],
+            description=labels[name],
+            style={"description_width": width},
+            layout={"width": "32em", "max_width": "100%"},
+        )
+        for name, values in choices.items()
+    }
+
+
+def _image() -> ipywidgets.Image:
+    return ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
+
+
+def _set_image(image: ipywidgets.Image, frame: Frame) -> None:
+    with image.hold_sync():  # one message to the browser
+        image.value = frame.png
+        image.width = str(frame.width)
+
+
+def _view(widget: ipywidgets.Widget, figure: plots.Figure) -> dict[str, Any]:
+    """What the notebook stores: the live widget and, where no kernel runs, the picture as it is now."""
+    return {**_live(widget), **figure._repr_mimebundle_()}
+
+
+def _live(widget: ipywidgets.Widget) -> dict[str, Any]:
+    model = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    return {"application/vnd.jupyter.widget-view+json": model}

@@ -1,0 +1,192 @@
+"""The course in a real JupyterLab in a headless browser, as a learner meets it: Run All, then every slider.
+
+Screenshots are kept in build/screenshots.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SCREENSHOTS = ROOT / "build" / "screenshots"
+MINUTE = 60_000
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+
+CELLS = "jupyterapp.shell.currentWidget.content.model.sharedModel.cells.filter(cell => cell.cell_type === 'code')"
+READY = """() => {
+    const panel = window.jupyterapp?.shell.currentWidget;
+    const kernel = panel?.context?.isReady && panel.sessionContext?.session?.kernel;
+    return kernel && kernel.connectionStatus === 'connected' && kernel.status === 'idle';
+}"""
+RUN_ALL = """async () => {
+    await jupyterapp.commands.execute('notebook:clear-all-cell-outputs');
+    jupyterapp.commands.execute('notebook:run-all-cells');
+}"""
+DONE = f"""() => {CELLS}.every(cell => cell.execution_count !== null)
+    || {CELLS}.some(cell => cell.getOutputs().some(output => output.output_type === 'error'))"""
+ERRORS = f"""() => {CELLS}.flatMap(cell => cell.getOutputs()
+    .filter(output => output.output_type === 'error' || output.name === 'stderr')
+    .map(output => `${{cell.source}}\n${{output.ename ?? ''}} ${{output.evalue ?? output.text}}`))"""
+# A picture that a widget replaces while it is decoded can't be: then the new one is.
+PIXELS = """async image => {
+    for (let tries = 0; tries < 20; tries++) {
+        if (await image.decode().then(() => true, () => false)) break;
+        await new Promise(done => setTimeout(done, 50));
+    }
+    await image.decode();
+    const canvas = document.createElement('canvas');
+    canvas.width = image.naturalWidth;
+    canvas.height = image.naturalHeight;
+    canvas.getContext('2d').drawImage(image, 0, 0);
+    return canvas.toDataURL();
+}"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a JupyterLab on a copy of the course (it saves by itself), with no settings of ours."""
+    home = tmp_path_factory.mktemp("lab")
+    course = home / "course"
+    shutil.copytree(ROOT / "notebooks", course / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copy(ROOT / "README.md", course)
+    overrides = home / "config" / "labconfig" / "default_setting_overrides.json"
+    overrides.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "tools" / "overrides.json", overrides)
+    folders = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.root_dir": course,
+        "ServerApp.allow_root": True,
+        "IdentityProvider.token": "",
+        "LabApp.expose_app_in_browser": True,
+    }
+    with (home / "log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", "--no-browser", *(f"--{k}={v}" for k, v in options.items())],
+            env=os.environ | {name: str(home / folder) for name, folder in folders.items()},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for(f"{address}/api", server, home / "log")
+            yield address
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+
+
+def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(300):
+        try:
+            with urlopen(url):
+                return
+        except OSError:
+            time.sleep(0.2)
+        if server.poll() is not None:
+            break
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium if there is one, else Playwright's own."""
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium") or playwright.chromium.executable_path
+        if not Path(path).exists():
+            pytest.fail("No browser to test the notebooks in: `make browser` fetches one.")
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A new window without a memory; the kernels it started end with it."""
+    context = browser.new_context(viewport={"width": 1200, "height": 1000})
+    context.set_default_timeout(MINUTE)
+    page = context.new_page()
+    yield page
+    page.evaluate("window.jupyterapp?.serviceManager.sessions.shutdownAll()")
+    context.close()
+
+
+def test_the_course_map_is_rendered_and_its_links_open_the_notebooks(lab: str, page: Page) -> None:
+    for notebook in NOTEBOOKS:
+        page.goto(f"{lab}/lab/tree/README.md?reset")
+        page.locator(f".jp-MarkdownViewer a[href*='/files/notebooks/{notebook.name}']").first.click()
+        page.wait_for_function(READY)
+        assert page.evaluate("jupyterapp.shell.currentWidget.context.path") == f"notebooks/{notebook.name}"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_and_each_of_its_sliders_changes_a_picture(notebook: Path, lab: str, page: Page) -> None:
+    page.goto(f"{lab}/doc/tree/notebooks/{notebook.name}?reset")
+    page.wait_for_function(READY)
+    page.evaluate(RUN_ALL)
+    page.wait_for_function(DONE, timeout=10 * MINUTE)
+    assert page.evaluate(ERRORS) == []
+    assert page.locator(".jp-OutputArea-output img:not([alt]):not(.widget-image)").count() == 0
+    _keep(page, notebook.stem)
+    sliders = page.locator(".widget-slider .noUi-handle").all()
+    assert sliders, "a notebook of this course has at least one slider"
+    for number, slider in enumerate(sliders, 1):
+        _move(slider, SCREENSHOTS / f"{notebook.stem}-slider-{number}.png")
+    assert page.evaluate(ERRORS) == []
+
+
+def _move(slider: Locator, screenshot: Path) -> None:
+    """Press one arrow key on a slider and wait until the picture in the same box is another one."""
+    box = slider.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][descendant::img][1]")
+    picture = box.locator("img.widget-image")
+    before = picture.evaluate(PIXELS)
+    at_the_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
+    slider.press("ArrowLeft" if at_the_end else "ArrowRight")
+    for _ in range(100):
+        if picture.evaluate(PIXELS) != before:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail(f"the slider {box.inner_text()!r} moved and its picture stayed the same")
+    box.screenshot(path=screenshot)
+
+
+def _keep(page: Page, name: str) -> None:
+    """Screenshots of the whole notebook, a window's height each."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    panel = page.locator(".jp-WindowedPanel-outer")
+    total, height = panel.evaluate("panel => [panel.scrollHeight, panel.clientHeight]")
+    for number, top in enumerate(range(0, total, height), 1):
+        panel.evaluate("(panel, top) => panel.scrollTo(0, top)", top)
+        page.screenshot(path=SCREENSHOTS / f"{name}-{number:02}.png")
