@@ -93,8 +93,8 @@ class Codebook(nn.Module):
         """Put every codeword used less than `dead_code_threshold` × the uniform share 1/K at a vector of `x`."""
         size = len(self.vectors)
         dead = learns & (self.usage * size < self.dead_code_threshold)
-        candidates, active = processes.spread_rows(size, self.steps, x, active.to(x.dtype).unsqueeze(-1))
         # A vector that skipped this stage is no residual of it, so it may not stand in for a codeword.
-        dead &= active.squeeze(-1) > 0
+        candidates, found = processes.spread_rows(size, self.steps, x, active)
+        dead &= found
         self.vectors.copy_(torch.where(dead.unsqueeze(-1), candidates, self.vectors))
         self.usage.masked_fill_(dead, 1 / size)

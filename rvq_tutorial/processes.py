@@ -11,64 +11,76 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def many() -> bool:
-    """Is this process one of several?"""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+def many(group: dist.ProcessGroup | None = None) -> bool:
+    """Is this process one of several in the group?"""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
 
 
-def total(x: Tensor) -> Tensor:
+def total(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """The sum of every process's `x` (which may be overwritten)."""
-    if many():
-        dist.all_reduce(x)
+    if many(group):
+        dist.all_reduce(x, group=group)
     return x
 
 
-def all_rows(x: Tensor) -> Tensor:
+def all_rows(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """Every process's rows, (Nᵢ, dim), one below the other."""
-    if not many():
+    if not many(group):
         return x
-    sizes = _sizes(x).tolist()
+    sizes = _of_each(torch.tensor(len(x), device=x.device), group).tolist()
     padded = x.new_zeros(max(sizes), x.shape[1])
     padded[: len(x)] = x
     everyone = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(everyone, padded)
+    dist.all_gather(everyone, padded, group=group)
     return torch.cat([rows[:size] for rows, size in zip(everyone, sizes, strict=True)])
 
 
-def spread_rows(num: int, seed: Tensor, *tensors: Tensor) -> list[Tensor]:
-    """`num` of every process's rows of each tensor, well spread: the same on all processes, others for another `seed`.
+def spread_rows(
+    num: int, seed: Tensor, x: Tensor, active: Tensor, group: dist.ProcessGroup | None = None
+) -> tuple[Tensor, Tensor]:
+    """`num` of every process's active rows of x, well spread: the same on all processes, others for another `seed`.
 
-    Row number i·φ⁻¹ mod 1, as a share of all rows, for i = seed·num, seed·num + 1, …: multiples of the golden ratio
-    spread evenly (Knuth, The Art of Computer Programming 3, sec. 6.4). A random draw would differ between processes.
+    Active row number i·φ⁻¹ mod 1, as a share of all of them, for i = seed·num, seed·num + 1, …: multiples of the golden
+    ratio spread evenly (Knuth, The Art of Computer Programming 3, sec. 6.4). A random draw would differ between
+    processes.
+
+    Args:
+        x: this process's rows, (N, dim).
+        active: (N,), which of them may be taken.
+
+    Returns:
+        The rows, (num, dim), and whether there is any active row, a bool without axes. Where not, they are zeros.
     """
-    length, device = len(tensors[0]), tensors[0].device
-    before, all_of_them = _place(tensors[0]) if many() else (0, length)
-    if length == 0:  # the others may have rows, and wait for this one
-        tensors = tuple(tensor.new_zeros(1, tensor.shape[1]) for tensor in tensors)
+    count = active.cumsum(0)
+    mine = active.sum()
+    before, everyone = _place(mine, group)
+    if len(x) == 0:  # the others may have rows, and wait for this one
+        x = x.new_zeros(1, x.shape[1])
     golden = 2654435769  # φ⁻¹ · 2³²
-    steps = (seed * num + torch.arange(num, device=device)) % 2**31
-    rows = (steps * golden % 2**32) * all_of_them // 2**32 - before
-    mine = ((rows >= 0) & (rows < length)).unsqueeze(-1)
-    rows = rows.clamp(0, max(length, 1) - 1)
-    return [total(tensor.index_select(0, rows) * mine) for tensor in tensors]
+    steps = (seed * num + torch.arange(num, device=x.device)) % 2**31
+    wanted = (steps * golden % 2**32) * everyone // 2**32 - before  # 0: this process's first active row
+    here = (wanted >= 0) & (wanted < mine)
+    rows = torch.searchsorted(count, wanted + 1).clamp(0, len(x) - 1)
+    return total(torch.where(here.unsqueeze(-1), x.index_select(0, rows), 0), group), everyone > 0
 
 
-def first(x: Tensor) -> Tensor:
+def first(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """The first process's `x`."""
-    if many():
-        dist.broadcast(x, src=0)
+    if many(group):
+        dist.broadcast(x, src=dist.get_global_rank(group, 0) if group else 0, group=group)
     return x
 
 
-def _place(x: Tensor) -> tuple[Tensor, Tensor]:
-    """How many rows come before this process's, and how many there are in all: numbers that nobody waits for."""
-    sizes = _sizes(x)
-    return sizes[: dist.get_rank()].sum(), sizes.sum()
+def _place(number: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
+    """The sum of the numbers of the processes before this one, and of all: tensors, that nobody waits for."""
+    if not many(group):
+        return torch.zeros_like(number), number
+    each = _of_each(number, group)
+    return each[: dist.get_rank(group)].sum(), each.sum()
 
 
-def _sizes(x: Tensor) -> Tensor:
-    """How many rows each process has."""
-    # One number each, with an axis: torch.compile can't gather tensors that have none.
-    sizes = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor([len(x)], device=x.device))
-    return torch.cat(sizes)
+def _of_each(number: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """Every process's number, side by side: (processes,)."""
+    each = number.new_zeros(dist.get_world_size(group))
+    each[dist.get_rank(group)] = number
+    return total(each, group)

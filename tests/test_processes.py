@@ -2,6 +2,7 @@
 
 import copy
 import socket
+from datetime import timedelta
 
 import pytest
 import torch
@@ -84,7 +85,24 @@ def compiled_steps(quantizer, share):
 
 def spread(_, share):
     rows = torch.arange(float(NUM))[:, None][share]
-    return {str(seed): processes.spread_rows(30, torch.tensor(seed), rows)[0] for seed in (0, 1, 10**6)}
+    return {
+        str(seed): processes.spread_rows(30, torch.tensor(seed), rows, rows[:, 0] >= 0)[0] for seed in (0, 1, 10**6)
+    }
+
+
+def spread_over_active(_, share):
+    """Some rows of both processes are active, one, some of the first process, none."""
+    rows = torch.arange(float(NUM))[:, None]
+    some = {
+        "a third": rows[:, 0] % 3 == 0,
+        "one": rows[:, 0] == 150,
+        "the first": rows[:, 0] < 90,
+        "none": rows[:, 0] < 0,
+    }
+    picked = {
+        name: processes.spread_rows(30, torch.tensor(4), rows[share], active[share]) for name, active in some.items()
+    }
+    return {f"{name} {part}": both[part] for name, both in picked.items() for part in (0, 1)}
 
 
 SCENARIOS = {
@@ -101,6 +119,7 @@ SCENARIOS = {
     "not finite on one process": (rvq, not_finite_on_one),
     "VQ steps, compiled": (vq, compiled_steps),
     "spread rows": (vq, spread),
+    "spread rows over active ones": (vq, spread_over_active),
 }
 
 
@@ -135,6 +154,54 @@ def both(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+def in_a_group(group, number):
+    """Every function once, for a process that brings `number`."""
+    rows = torch.full((number, 2), float(number))
+    picked, found = processes.spread_rows(4, torch.tensor(1), rows, rows[:, 0] > 1, group)
+    return {
+        "many": torch.tensor(processes.many(group)),
+        "total": processes.total(torch.tensor([number]), group),
+        "all rows": processes.all_rows(rows, group),
+        "first": processes.first(torch.tensor([number]), group),
+        "picked": picked,
+        "found": found,
+    }
+
+
+def worker_of_three(rank, port, folder):
+    """The last two of three processes are a group; the first one works alone, and nobody waits for it."""
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=3, timeout=timedelta(seconds=20)
+    )
+    group = dist.new_group([1, 2])
+    results = {"own group": in_a_group(group, rank + 1)}
+    if rank > 0:
+        results["twice"] = in_a_group(group, rank + 1)
+    torch.save(results, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_a_group_works_together_and_who_is_outside_alone(tmp_path):
+    mp.spawn(worker_of_three, (free_port(), tmp_path), nprocs=3)
+    outside, first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(3))
+    expected = {
+        "many": torch.tensor(True),
+        "total": torch.tensor([5]),
+        "all rows": torch.tensor([2.0, 2, 3, 3, 3])[:, None].expand(5, 2),
+        "first": torch.tensor([2]),
+        "picked": torch.tensor([3.0, 2, 3, 2])[:, None].expand(4, 2),
+        "found": torch.tensor(True),
+    }
+    for name, value in expected.items():
+        for results in (first, second):
+            assert torch.equal(results["own group"][name], value), name
+            assert torch.equal(results["twice"][name], value), name
+    assert outside["own group"]["many"].item() is False
+    assert outside["own group"]["total"].tolist() == outside["own group"]["first"].tolist() == [1]
+    assert outside["own group"]["all rows"].tolist() == [[1, 1]]
+    assert outside["own group"]["found"].item() is False
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("split", SPLITS)
 def test_two_processes_equal_one(both, split, name):
@@ -156,9 +223,14 @@ def test_restarts_happened_and_took_vectors_of_both_processes(both, split):
     assert any(row >= SPLITS[split] for row in rows)
 
 
+def spread_alone(num, seed, rows, active=None):
+    active = torch.ones(len(rows), dtype=torch.bool) if active is None else active
+    return processes.spread_rows(num, torch.tensor(seed), rows, active)
+
+
 def test_spread_rows_are_spread_and_change_with_the_seed():
     rows = torch.arange(1000.0)[:, None]
-    seen = [processes.spread_rows(20, torch.tensor(seed), rows)[0].flatten() for seed in range(50)]
+    seen = [spread_alone(20, seed, rows)[0].flatten() for seed in range(50)]
     for picked in seen:
         assert len(picked.unique()) == 20
         assert picked.sort().values.diff().max() < 150  # no wide gap: 50 would be perfect
@@ -166,5 +238,32 @@ def test_spread_rows_are_spread_and_change_with_the_seed():
 
 
 def test_more_rows_wanted_than_there_are():
-    (picked,) = processes.spread_rows(12, torch.tensor(0), torch.arange(3.0)[:, None])
+    picked, _ = spread_alone(12, 0, torch.arange(3.0)[:, None])
     assert set(picked.flatten().tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 1000, 123_457])
+def test_with_all_rows_active_the_rows_are_those_of_the_golden_ratio(length):
+    """Shipped measurements hang on this very choice."""
+    rows = torch.arange(length, dtype=torch.float64)[:, None]
+    for seed in (0, 1, 2, 12345, 2**40):
+        steps = (seed * 64 + torch.arange(64)) % 2**31
+        expected = (steps * 2654435769 % 2**32) * length // 2**32
+        picked, found = spread_alone(64, seed, rows)
+        assert found
+        assert picked.flatten().tolist() == expected.tolist()
+
+
+def test_only_active_rows_are_taken_and_all_are_in_turn():
+    rows = torch.arange(100.0)[:, None]
+    active = rows[:, 0] % 7 == 3
+    picked, found = spread_alone(40, 3, rows, active)
+    assert found
+    assert set(picked.flatten().tolist()) == set(rows[active].flatten().tolist())
+
+
+@pytest.mark.parametrize("length", [0, 5])
+def test_without_an_active_row_none_is_found(length):
+    picked, found = spread_alone(4, 3, torch.full((length, 2), torch.nan), torch.zeros(length, dtype=torch.bool))
+    assert not found
+    assert picked.tolist() == [[0, 0]] * 4
