@@ -108,7 +108,7 @@ assert wasted(3, by_kmeans[2]) > wasted(2, by_kmeans[1]) + 0.08 > wasted(1, by_k
 #
 # Morse gave frequent letters short signs. For indices the best lengths are known (Shannon 1948): an index with a share p of all takes −log₂ p bits. With shares ½, ¼ and ¼ these are 1, 2 and 2 bits, on average 1.5: the entropy of notebook 03. Notebook 07 writes files with such an **entropy coder**; here we count its bits.
 #
-# Where seldom indices may take many bits, there may be many levels. Take a mark at every multiple of a number, the **step**: the wider the step, the fewer bits are taken.
+# Where seldom indices may take many bits, there may be many levels. Take a **grid**: a mark at every multiple of a number, the **step**: the wider the step, the fewer bits are taken.
 
 
 # %%
@@ -141,7 +141,7 @@ def entropy_coded(train, x, rate):
     return best
 
 
-for rate in (1, 2, 3):
+for rate in (0.5, 1, 2, 3):
     error = metrics.mse(unseen_numbers, entropy_coded(numbers, unseen_numbers, rate))
     print(f"R = {rate}: entropy-coded {error:.4f}; {wasted(rate, error):.2f} bits wasted")
 
@@ -155,7 +155,7 @@ for _seed in range(5):
 assert abs(0.5 * math.log2(2 * math.pi * math.e / 12) - 0.254) < 0.001
 
 # %% [markdown]
-# A quarter of a bit, at all three rates; only below 1 bit it is less, at half a bit some 0.15. Gish and Pierce (1968) derived it: at high rates an even grid with an entropy coder wastes ½ log₂(2πe/12) = 0.254 bits, and no other scalar quantizer wastes less. The price: the number of bits differs from vector to vector, and when the vectors stand one after another in a file, the file can be read only from its beginning.
+# From 1 bit on, a quarter of a bit is wasted; at half a bit, less. Gish and Pierce (1968) derived it: at high rates an even grid with an entropy coder wastes ½ log₂(2πe/12) = 0.254 bits, and no other scalar quantizer wastes less. The price: the number of bits differs from vector to vector, and when the vectors stand one after another in a file, the file can be read only from its beginning.
 #
 # ### Vectors instead of numbers
 #
@@ -198,7 +198,7 @@ def stage_errors(rvq, x, beam_size=1):
 
 greedy = torch.tensor([stage_errors(rvq, x) for rvq, x in fitted])  # (5 seeds, 5 stages)
 for m, error in zip(STAGES, greedy.mean(0), strict=True):
-    print(f"R = {m}: {wasted(m, error):.2f} bits wasted")
+    print(f"R = {m}: error {error:.4f}; {wasted(m, error):.2f} bits wasted")
 
 # %% tags=["claim"]
 _ratio = greedy[:, :-1] / greedy[:, 1:]
@@ -558,7 +558,7 @@ _at_one_bit = errors_of(ways_at, 1, [(torch.randn(8192, 4), torch.randn(4000, 4)
 assert 0.97 < sum(_at_one_bit["entropy-coded"]) / sum(_at_one_bit["one codebook"]) < 1.05
 
 # %% [markdown]
-# At these 2 bits the entropy-coded grid is best (at 1 bit the one codebook does as well), and plain scalar quantization is less than a third worse than the one codebook, though it stores 16 numbers in place of 1,024. Product beats residual. Where components know nothing of each other, cutting them apart costs little.
+# At these 2 bits the entropy-coded grid is best (at 1 bit the one codebook does as well), and plain scalar quantization is less than a third worse than the one codebook, though it stores 16 numbers in place of 1,024. Product beats the greedy stages. Where components know nothing of each other, cutting them apart costs little.
 #
 # If that were all, nobody would build residual quantizers. But whose data are independent?
 #
@@ -653,7 +653,7 @@ for _patches in (patches, unseen_patches):
     assert torch.corrcoef(_components.T).fill_diagonal_(0).abs().max() < 0.01
 
 # %% [markdown]
-# More than nine tenths of the variance sit in the first component. Its axis is nearly ½ four times, up to the sign, so this component is twice the mean of a patch's pixels, up to the sign. To give all four as many bits would be a waste. (Uncorrelated is not independent: at an edge all three tend to be far from 0, with either sign.)
+# More than nine tenths of the variance sit in the first component. Its axis is nearly ½ four times, so this component is twice the mean of a patch's pixels, up to the sign. To give all four as many bits would be a waste. (Uncorrelated is not independent: the last three tend to be far from 0 together, with either sign.)
 #
 # ### Exercise 5 · Explore · ★★★ · 10 minutes
 #
@@ -717,7 +717,7 @@ def turned_too(rate, train, x):
 on_photos = {rate: errors_of(turned_too, rate, draws) for rate in (1, 2, 3)}
 
 # %% [markdown]
-# What do they cost? A search takes one multiplication and addition for each number it looks at; with a beam of 4, stage 2 is looked at four times. Turning takes 16, and a grid one division a component. The turned ways store 20 numbers for the turn and the mean, a grid a level and a share for each mark.
+# What do they cost? A search takes one multiplication and addition for each number it looks at; with a beam of 4, stage 2 is looked at four times. Turning takes 16, and a grid one division a component. The turned ways store 20 numbers for the turn and the mean; a grid stores a level and a share for each mark.
 
 # %%
 costs = {  # numbers stored, multiply–adds for a vector
@@ -760,7 +760,7 @@ for _train, _x in draws[:2]:
     assert _least < 5 and _most > 13
 
 # %% [markdown]
-# The turned grid wins clearly: with less than a sixth of the codebook's numbers and a fiftieth of its multiply–adds, the entropy coder's own work not counted, it leaves half the error. The turn alone brings scalar quantization from the last place past product. Entropy coding does the rest: a flat patch takes few bits, an edge many, and a codebook spends 8 on each.
+# The turned grid wins clearly: with less than a sixth of the codebook's numbers and a fiftieth of its multiply–adds, the entropy coder's own work not counted, it leaves half the error. Turn and shares together bring scalar quantization from the last place past product. Entropy coding does the rest: a flat patch takes few bits, an edge many, and a codebook spends 8 on each.
 
 # %% [markdown] tags=["doubters"]
 # ### Does the order hold for other photos, and for a codebook with an entropy coder?
@@ -814,7 +814,7 @@ _levels = [metrics.psnr(cat, _picture) for _picture in cats]
 assert _levels[0] + 2 < _levels[1] < _levels[2] - 2 < _levels[3] - 2
 
 # %% [markdown]
-# So why codebooks of vectors at all? With fixed lengths, reading can start anywhere, and a flipped bit spoils one vector; an entropy-coded stream is lost from there on. Stages give every bitrate from one encoding. And a small, fixed number of codewords is an alphabet, as models that predict the next index want it. Entropy coding can be had on top: notebook 07 does it, with shares that depend on the neighbours.
+# So why codebooks of vectors at all? With indices of fixed length, reading can start anywhere, and a flipped bit spoils one vector; an entropy-coded stream is lost from there on. Greedy stages give every bitrate from one encoding. And a small, fixed number of codewords is an alphabet, as models that predict the next index want it. Entropy coding can be had on top: notebook 07 does it, with shares that depend on the neighbours.
 #
 # ### The right bound
 #
@@ -856,17 +856,17 @@ assert max(_at_one_bit) < 1.3 * min(_at_one_bit)
 # - A beam of 16 saves some 0.45 of these bits with the same codebooks, if it ranks by the last residual; its short prefixes are worse.
 # - A curve measured on what it was fitted on fell below half of the bound, over five seeds.
 # - At 8 bits for 2 × 2 pixels, residual has some 1.3 times the error of one codebook, with an eighth of the memory, and scalar more than 10 times. Turned and entropy-coded, scalar has half.
-# - Photos lie honestly below σ² 2⁻²ᴿ, because their pixels hang together; and below the bound for correlated Gaussian vectors, because they aren't Gaussian.
+# - On photos an error may honestly lie below σ² 2⁻²ᴿ, because pixels hang together; and below the bound for correlated Gaussian vectors, because pixels aren't Gaussian.
 #
 # In 06 a network takes the place of the turn. In 07 a beam searches its stages, an entropy coder writes what they say, and rivals are judged by such curves.
 #
 # ## Self-test
 #
-# **1.** Two papers: one reports 0.02 at 24 bits a vector of 16, the other 0.03 at 8 bits a vector of 8, both for variance 1. Which is closer to the bound?
+# **1.** Two papers report errors per dimension, both for variance 1: 0.02 at 24 bits for 16 components, and 0.03 at 8 bits for 8. Which is closer to the bound?
 #
 # <details><summary>Answer</summary>
 #
-# The rates are 1.5 and 1 bits per dimension, the bounds 0.125 and 0.25. Both numbers lie far below: neither can be right for independent Gaussian components. Either the components hang together, or somebody measured on training data. Comparing 0.02 with 0.03, or 24 bits with 8, would have missed it.
+# The rates are 1.5 and 1 bits per dimension, the bounds 0.125 and 0.25. Both numbers lie far below: neither can be right for independent Gaussian components. Either the components hang together or aren't Gaussian, or somebody measured on training data. Comparing 0.02 with 0.03, or 24 bits with 8, would have missed it.
 #
 # </details>
 #
