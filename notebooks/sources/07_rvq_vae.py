@@ -43,7 +43,7 @@ from rvq_tutorial.course import check, data, likeness, measured, plots, rivals, 
 # %% [markdown]
 # ## Encoder, residual quantizer, decoder
 #
-# Seven photos are for training; the network sees them in **crops** of 64 × 64 pixels, cut out at random places and scales. Three photos are **held out**: nothing is ever fitted on them, and every figure below is measured on them.
+# Seven photos are for training; the network sees them in **crops** of 64 × 64 pixels, cut out at random places and scales. Three photos are **held out**: nothing is ever fitted on them, and models are judged on them.
 
 # %% tags=["measured"]
 photos = data.photos()
@@ -251,7 +251,7 @@ assert abs(_equal[256, 2] - _equal[16, 4]) < 0.4 and _equal[16, 4] > _equal[4, 8
 # %% [markdown]
 # ## One model, or one for each rate?
 #
-# One model with dropout has to please eight decoders in one. What would a model for one number of stages alone gain? And what would become of the short prefixes if training always used all 8 stages? That takes three models: the one above, one for a single stage alone, and one that always uses all 8 stages (which is also the model for 8 stages alone). With five seeds each these are fifteen trainings, too many for a notebook. A command did them, with the code above; here is what it measured.
+# With dropout one decoder has to serve eight numbers of stages. What would a model for one number of stages alone gain? And what would become of the short prefixes if training always used all 8 stages? That takes three models: the one above, one for a single stage alone, and one that always uses all 8 stages (which is also the model for 8 stages alone). With five seeds each these are fifteen trainings, too many for a notebook. A command did them, with the code above; here is what it measured.
 
 # %%
 dropout = measured.read("dropout")
@@ -317,8 +317,8 @@ assert all(_a < 1.05 * _b for _a, _b in zip(_fixed["error"], _all["error"], stri
 assert all(_a > 1.7 * _b for _a, _b in zip(_blind["error"], _all["error"], strict=True))
 
 # %% [markdown]
-# - **No commitment.** Nothing holds the latents near their codewords, and rounding loses more than twice as much of them. The picture hardly suffers, for codewords are all that the decoder ever sees. Hand it the latents themselves, and with some of the seeds its picture is *worse* than from the codewords: here "unrounded" is no limit at all.
-# - **Much commitment.** The latents cling to the codewords, and rounding loses half as much. But the encoder now serves the codebook more than the photo: the error of the picture grows by a quarter and more.
+# - **No commitment.** Nothing holds the latents near their codewords, and the error of rounding more than doubles. The picture hardly suffers, for codewords are all that the decoder ever sees. Hand it the latents themselves, and with some of the seeds its picture is *worse* than from the codewords: here "unrounded" is no limit at all.
+# - **Much commitment.** The latents cling to the codewords, and the error of rounding halves. But the encoder now serves the codebook more than the photo: the error of the picture grows by a quarter and more.
 # - **No codebook loss.** The codewords stay where k-means put them. In so short a training that costs little, thanks to the good start. Notebook 03 shows what comes of a bad one.
 # - **No reconstruction.** The decoder learns nothing, and the encoder only to please the codebook: it gives up whatever is hard to round.
 #
@@ -415,7 +415,7 @@ print(_given_left)
 assert 5.5 < _given_left < 6.2
 
 # %% [markdown]
-# On the cat your function should find a mean of 5.9 bits, not 8. What is known about an index before it is read is called its **prior**. `IndexPrior` (`rvq_tutorial/autoencoder/prior.py`, a page long) is made of such pair counts, a table for each of four neighbours, joined to one p: the indices on the left and above, and those of the same patch one and two stages earlier. The decoder has read them by then and expects the same, so nothing is lost: both files give the same picture to the last bit. The entropy coder's arithmetic is done by the library `constriction`.
+# On the cat your function should find a mean of 5.9 bits, not 8. What is known about an index before it is read is called its **prior**. `IndexPrior` (`rvq_tutorial/autoencoder/prior.py`) is made of such pair counts. It starts with p(k), how often k occurs, and multiplies it by p(k | n) / p(k), to the power 0.6, for each of four neighbours n: the indices on the left and above, and those of the same patch one and two stages earlier, where there are any. (As neighbours repeat each other, none counts fully; in the end the products are divided by their sum.) The decoder has read the neighbours by then and expects the same, so nothing is lost: both files give the same picture to the last bit. The entropy coder's arithmetic is done by the library `constriction`.
 
 # %%
 coder = codec.Codec(shipped, shipped_prior)
@@ -477,7 +477,7 @@ for _photo in photos.held_out.values():
 #
 # $$D_m + \lambda \cdot \text{bits}_m$$
 #
-# least, where D is the squared distance that m stages leave between the latent and the sum of codewords, and bits is what the m indices take together. A patch may buy a poor stage for a good one after it. As all patches see the same price λ, the last stages bought save, taken together, at least λ of error for each bit, and any further ones would save less. So moving bits between patches can't lower the sum of D, the latents' error (Shoham and Gersho 1988).
+# least, where D is the squared distance that m stages leave between the latent and the sum of codewords, and bits is 8 for each of the m indices, prior or not. A patch may buy a poor stage for a good one after it. As all patches see the same price λ, the last stages bought save, taken together, at least λ of error for each bit, and any further ones would save less. So, by this count, moving bits between patches can't lower the sum of D, the latents' error (Shoham and Gersho 1988).
 #
 # ### Exercise 4 · Implement · ★★☆ · 6 minutes
 #
@@ -500,7 +500,7 @@ def stages_at_price(error, bits, price):
 check.stages_at_price(stages_at_price)
 
 # %% [markdown]
-# `encode_each` gives, in one search, the best indices that its beam finds for every m, and the error that they leave. The codec takes every stage for 8 bits. Raise the price and watch which patches give up first:
+# In one search `encode_each` gives, for every m, the best indices that its beam finds, and the error that they leave. Raise the price and watch which patches give up first:
 
 
 # %%
@@ -636,6 +636,9 @@ for kind in rivals.KINDS:
         rates, quality = curve["ours"]
         ahead = quality - np.interp(rates, *curve[kind], left=math.nan)  # nan: it has no file so small
         print(f"ours minus {kind}, {name:>8}:", " ".join(f"{gain:6.2f}" for gain in ahead), "dB")
+for name, photo in photos.held_out.items():
+    whole, rival = metrics.psnr(coder.decompress(coder.compress(photo)), photo), theirs.results[name]["JPEG"]["1.0"]
+    print(f"{name:>8}: all eight stages of ours {whole:.2f} dB, JPEG of 1 bit per pixel {rival:.2f} dB")
 
 # %% tags=["claim"]
 _ahead = {}
@@ -656,7 +659,7 @@ for _name, _photo in photos.held_out.items():
 # - **AVIF is ahead of ours** at every size, on every photo: by half a decibel to two on the cat, by more on the others.
 # - **Ours is ahead of JPEG** up to a quarter of a bit per pixel, on each photo. (In colour; there are smaller JPEGs in grey.)
 # - **Ours and WebP are close.** On the cat, soft fur and blurred ground, ours is ahead up to 0.4 bit; on the coffee it is ahead up to a quarter of a bit; on the temple, full of fine lines, WebP is ahead wherever it has a file.
-# - **Large files are not ours.** At 0.6 bit WebP has caught up on the cat and is ahead on the others, and JPEG is ahead on the temple. At 1 bit JPEG is ahead on every photo, for ours has a ceiling, its eight stages. The others have none: with enough bits they keep all of a patch. Ours kept 19 numbers of 192.
+# - **Large files are not ours.** At 0.6 bit WebP has caught up on the cat and is ahead on the others, and JPEG is ahead on the temple. JPEG of 1 bit is ahead of all eight stages on every photo, and they are our ceiling. The others have none: with enough bits they keep all of a patch. Ours kept 19 numbers of 192.
 #
 # Seven training photos, a network of a page and a prior of counted pairs, against decades of engineering: there is much to gain still. Larger latents for more bits, more photos to train on, a network that foresees the indices.
 #
@@ -688,7 +691,7 @@ check.jpeg_wins_from(jpeg_wins_from)
 #
 # - One model serves eight bitrates, from ⅛ bit to 1 bit per pixel. The held-out PSNR rises with every stage, by more than 4 dB from the first to the eighth.
 # - For that a single stage pays 0.3 to 0.5 dB, against a model of its own. Without dropout it would pay 0.4 to 0.7 dB more.
-# - Without commitment rounding loses more than twice as much of the latents; with sixteen times as much commitment, half as much, and the picture is worse.
+# - Without commitment the error of rounding more than doubles; with sixteen times as much it halves, and the picture is worse.
 # - How often an index occurs tells nothing about a new photo: 8 bits. Its left neighbour tells two of the eight bits of a first-stage index.
 # - One price for all bits makes a better picture of the bytes of 4 stages, and gives every size.
 # - The file is real. Up to a quarter of a bit per pixel it is better than JPEG on all three photos, and close to WebP. AVIF is better everywhere.
