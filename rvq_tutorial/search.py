@@ -3,7 +3,7 @@
 To rank codewords, ‖x − c‖² can be replaced by ½‖c‖² − x·c: expand the square, leave out ‖x‖² (the same for every
 codeword), halve the rest. What remains is one matrix product. Around it:
 
-- A few rows at a time, in one reused buffer: the whole (N, K) table of distances never exists.
+- Some rows at a time, in one reused buffer: the whole (N, K) table of distances never exists.
 - A typical codeword is first taken off both sides: far from the origin, float32 would round the differences away. The
   median, not the mean: one stray codeword far out must not carry the centre away from all the others.
 - Even so, float32 is too coarse where codewords crowd together far from the centre, as in two clusters far apart: of
@@ -12,6 +12,9 @@ codeword), halve the rest. What remains is one matrix product. Around it:
 - All digits of float32 are used, whatever torch.set_float32_matmul_precision allows to other products.
 - torch's argmin walks along a row one number at a time, its amin takes sixteen. So: amin of every block of 32 columns,
   then argmin inside the best block. For few codewords, or several of the best, NumPy's argmin does better.
+
+Few vectors, as when a signal is coded while it comes in, don't pay for all that. Their distances are taken as they are
+defined, difference by difference, which is exact wherever they lie.
 """
 
 from collections.abc import Iterator
@@ -22,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FEW_VECTORS = 4
+FEW_DIFFERENCES = 2**18
 BLOCK = 32
 TYPICAL_CODEWORDS = 64  # so many of them say enough about where they all lie
 MANY_CODEWORDS = 512  # from here on, blocks pay
@@ -63,6 +68,8 @@ def nearest_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[T
 
 @torch.library.custom_op("rvq_tutorial::nearest", mutates_args=())
 def _nearest(x: Tensor, codebook: Tensor) -> Tensor:
+    if _are_few(x, codebook):
+        return _argmin(_distances(x, codebook))
     centre = _centre(x, codebook)
     indices = _nearest_from(centre, x, codebook)
     if x.device.type == "cpu" and centre.dtype == torch.float32 and _is_coarse(centre, x, codebook, indices):
@@ -89,13 +96,21 @@ def _is_coarse(centre: Tensor, x: Tensor, codebook: Tensor, indices: Tensor) -> 
 def _nearest_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> Tensor:
     num, width, _ = residuals.shape
     ways = residuals.new_empty(num, min(beam_size, width * len(codebook)), dtype=torch.int64)
-    for rows, x, scores in _scores(_centre(residuals, codebook), residuals.flatten(0, 1), codebook, group=width):
-        scores += x.square().sum(1, keepdim=True) / 2  # between different residuals, their own norm counts too
-        scores = scores.view(-1, width * len(codebook))
-        for column in ways[rows.start // width : rows.stop // width].unbind(1):
-            column.copy_(_argmin(scores))
-            scores.scatter_(1, column.unsqueeze(1), torch.inf)  # taken: the next best, please
+    x, num_ways = residuals.flatten(0, 1), width * len(codebook)
+    if _are_few(x, codebook):
+        _best_ways(_distances(x, codebook).view(-1, num_ways), out=ways)
+        return ways
+    for rows, centred, scores in _scores(_centre(x, codebook), x, codebook, group=width):
+        scores += centred.square().sum(1, keepdim=True) / 2  # between different residuals, their own norm counts too
+        _best_ways(scores.view(-1, num_ways), out=ways[rows.start // width : rows.stop // width])
     return ways
+
+
+def _best_ways(scores: Tensor, out: Tensor) -> None:
+    """Where each row of the table has its smallest scores, best first: (rows, beam). They become +inf."""
+    for column in out.unbind(1):
+        column.copy_(_argmin(scores))
+        scores.scatter_(1, column.unsqueeze(1), torch.inf)  # taken: the next best, please
 
 
 @_nearest.register_fake
@@ -109,10 +124,23 @@ def _(residuals: Tensor, codebook: Tensor, beam_size: int) -> Tensor:
     return residuals.new_empty(num, min(beam_size, width * len(codebook)), dtype=torch.int64)
 
 
+def _are_few(x: Tensor, codebook: Tensor) -> bool:
+    return len(x) <= FEW_VECTORS or x.numel() * len(codebook) <= FEW_DIFFERENCES
+
+
+def _distances(x: Tensor, codebook: Tensor) -> Tensor:
+    """‖x − c‖ by the differences themselves, with no product of matrices: (N, K)."""
+    dtype = _search_dtype(x, codebook)
+    return torch.cdist(x.to(dtype), codebook.to(dtype), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _search_dtype(x: Tensor, codebook: Tensor) -> torch.dtype:
+    return torch.promote_types(torch.promote_types(x.dtype, codebook.dtype), torch.float32)
+
+
 def _centre(x: Tensor, codebook: Tensor) -> Tensor:
     """A typical codeword, in the type to search in."""
-    dtype = torch.promote_types(torch.promote_types(x.dtype, codebook.dtype), torch.float32)
-    return codebook[:: len(codebook) // TYPICAL_CODEWORDS + 1].to(dtype).median(0).values
+    return codebook[:: len(codebook) // TYPICAL_CODEWORDS + 1].to(_search_dtype(x, codebook)).median(0).values
 
 
 def _scores(

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rvq_tutorial import nearest, search
-from rvq_tutorial.search import BLOCK, MANY_CODEWORDS, nearest_ways
+from rvq_tutorial.search import BLOCK, FEW_VECTORS, MANY_CODEWORDS, nearest_ways
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 EDGES = [1, 2, 3, 63, 64, 65, MANY_CODEWORDS - 1, MANY_CODEWORDS, MANY_CODEWORDS + 1, 5 * BLOCK, 5 * BLOCK + 1]
@@ -101,8 +101,57 @@ def test_two_clusters_far_apart(offset, share, codebook_size):
     codebook[: codebook_size // 2] += 2 * offset
     expected = squared_distances(x, codebook).argmin(1)
     assert (nearest(x, codebook) == expected).float().mean() > 0.999
-    few = x[:3], expected[:3]  # all of them in the one cluster
-    assert torch.equal(nearest(few[0], codebook), few[1])
+    for num in (FEW_VECTORS, 39):  # all of them in the one cluster
+        assert torch.equal(nearest(x[:num], codebook), expected[:num])
+
+
+class TestFewVectors:
+    """One frame of a stream, say."""
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("codebook_size", [1, 2, 1024])
+    @pytest.mark.parametrize("num", [1, FEW_VECTORS, FEW_VECTORS + 1])
+    @pytest.mark.parametrize("offset", [0, 100, 3e4])
+    def test_are_told_apart_wherever_they_lie(self, num, codebook_size, offset, dtype):
+        """Exactly as in float64, also where a codeword next to the origin gives no centre away."""
+        x, codebook = randn(num, 128, dtype=dtype) + offset, randn(codebook_size, 128, seed=1, dtype=dtype) + offset
+        codebook[0] = 0
+        assert torch.equal(nearest(x, codebook), squared_distances(x, codebook).argmin(1))
+
+    @pytest.mark.parametrize("scale", [1e-15, 1e-3, 1e3, 1e15])
+    def test_of_any_size(self, scale):
+        x, codebook = randn(2, 16) * scale, randn(300, 16, seed=1) * scale
+        assert torch.equal(nearest(x, codebook), squared_distances(x, codebook).argmin(1))
+
+    def test_ways_are_told_apart_wherever_they_lie(self):
+        residuals, codebook = randn(1, 4, 128) + 1e4, randn(1024, 128, seed=1) + 1e4
+        every = squared_distances(residuals[0], codebook).flatten()
+        parent, index = nearest_ways(residuals, codebook, 4)
+        assert torch.equal((parent * 1024 + index)[0], every.topk(4, largest=False).indices)
+
+    @pytest.mark.parametrize("precision", ["highest", "medium"])
+    def test_have_all_digits(self, precision):
+        x, codebook = randn(FEW_VECTORS, 128), randn(1024, 128, seed=1)
+        before = torch.get_float32_matmul_precision()
+        try:
+            torch.set_float32_matmul_precision(precision)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert torch.equal(nearest(x, codebook), squared_distances(x, codebook).argmin(1))
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("num", [1, FEW_VECTORS, 700])
+@pytest.mark.parametrize("codebook_size", [1, 40, 1024])
+def test_what_is_no_number_gets_some_index_and_disturbs_no_other(num, codebook_size, value):
+    x, codebook = randn(num, 64), randn(codebook_size, 64, seed=1)
+    expected = nearest(x, codebook)
+    x[num // 2, 3] = value
+    indices = nearest(x, codebook)
+    assert 0 <= indices[num // 2] < codebook_size
+    others = torch.arange(num) != num // 2
+    assert torch.equal(indices[others], expected[others])
 
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
@@ -176,7 +225,7 @@ def test_the_choice_has_no_gradient_and_leaves_its_inputs_alone():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    num=st.integers(1, 20),
+    num=st.integers(0, 20),
     width=st.integers(1, 5),
     dim=st.integers(1, 9),
     codebook_size=st.integers(1, 70),
@@ -196,7 +245,7 @@ def test_ways_are_the_best_and_in_order(num, width, dim, codebook_size, beam_siz
     assert parent.shape == index.shape == (num, beam_size)
     assert all(len(set(ways)) == beam_size for ways in (parent * codebook_size + index).tolist())
     left = residuals.double().take_along_dim(parent[..., None], 1) - codebook.double()[index]
-    every = squared_distances(residuals.flatten(0, 1), codebook).view(num, -1)
+    every = squared_distances(residuals.flatten(0, 1), codebook).view(num, width * codebook_size)
     best = every.topk(beam_size, largest=False).values
     torch.testing.assert_close(left.square().sum(-1), best, rtol=1e-4, atol=1e-4)
 
