@@ -9,6 +9,8 @@ from rvq_tutorial.quantizers import (
 )
 from rvq_tutorial.search import nearest
 
+__version__ = "0.1.0"
+
 __all__ = [
     "KMeansResult",
     "QuantizerOutput",

@@ -35,7 +35,8 @@ BOOTSTRAP = """\
 from importlib.util import find_spec
 
 if find_spec("rvq_tutorial") is None:
-    %pip install -q --no-deps constriction git+https://github.com/{repository}"""
+    %pip install -q "rvq-tutorial[course] @ git+https://github.com/{repository}"\
+"""
 
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION$", re.MULTILINE | re.DOTALL)
 MARKER = re.compile(r"^ *### (BEGIN|END) SOLUTION\n?", re.MULTILINE)

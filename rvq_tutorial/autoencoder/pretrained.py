@@ -9,6 +9,8 @@ import json
 from inspect import signature
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from rvq_tutorial.autoencoder.files import write_whole
@@ -35,8 +37,6 @@ def save(path: str | Path, model: VQVAE, prior: IndexPrior) -> None:
     Raises:
         TypeError: a part of the model is of another class.
     """
-    from safetensors.torch import save as to_bytes
-
     settings = {}
     for name, (kind, arguments) in PARTS.items():
         part = getattr(model, name)
@@ -56,8 +56,6 @@ def load(path: str | Path | None = None) -> tuple[VQVAE, IndexPrior]:
     Raises:
         FileNotFoundError, ValueError: there is no such file, it is damaged, or `save` did not write it.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = PHOTOS if path is None else Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path must name a model file; there is no file {path}")

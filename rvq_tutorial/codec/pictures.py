@@ -3,14 +3,12 @@
 import io
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 EIGHT_BITS = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -36,8 +34,6 @@ def read_photo(path: str | Path) -> Tensor:
 
 def read_picture(file: str | Path | BinaryIO, name: str | Path = "") -> Picture:
     """The photo of `read_photo`, and what the file holds besides. The name is what errors call it: else, its path."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     name = name or file
     remarks = []
     with warnings.catch_warnings():
@@ -77,8 +73,6 @@ def read_picture(file: str | Path | BinaryIO, name: str | Path = "") -> Picture:
 
 def picture_file(photo: Tensor, suffix: str) -> bytes:
     """A photo (C, H, W), of three channels or one, as a picture file of the kind that the suffix names: ".png", say."""
-    from PIL import Image
-
     kind = Image.registered_extensions().get(suffix.lower())
     if kind not in Image.SAVE:
         raise ValueError(f"The output's name must end like a picture's, in .png for instance, got {suffix!r}.")
@@ -88,7 +82,7 @@ def picture_file(photo: Tensor, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def _white(image: "Image.Image") -> int | None:
+def _white(image: Image.Image) -> int | None:
     """The number that stands for white, once Pillow has brought what has 8 bits to RGB; None where nobody knows."""
     if image.mode in EIGHT_BITS | WITH_ALPHA:
         return 255
@@ -100,7 +94,7 @@ def _white(image: "Image.Image") -> int | None:
     return None
 
 
-def _numbers(image: "Image.Image", white: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _numbers(image: Image.Image, white: int | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Colours (h, w, 3), or greys (h, w, 1), from 0 to white, and how opaque each is, (h, w, 1) from 0 to 1."""
     transparent = image.info.get("transparency")
     if white != 255:

@@ -801,9 +801,3 @@ sys.exit(codec.main(["decompress", {str(tmp_path / "pipe")!r}, {str(tmp_path / "
 def test_a_model_that_cannot_be_read(capsys, photo, tmp_path):
     refused(capsys, "compress", photo, tmp_path / "out", "--model", tmp_path / "missing")
     refused(capsys, "compress", photo, tmp_path / "out", "--model", photo)
-
-
-def test_the_package_does_not_import_it():
-    script = "import sys, rvq_tutorial; print({'constriction', 'PIL', 'rvq_tutorial.codec'} & set(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "set()"
