@@ -1,12 +1,9 @@
 """Vector quantization and residual vector quantization, small enough to read in an evening."""
 
+from rvq_tutorial.base import QuantizerOutput
 from rvq_tutorial.clustering import KMeansResult, kmeans
-from rvq_tutorial.quantizers import (
-    QuantizerOutput,
-    ResidualVectorQuantizer,
-    VectorQuantizer,
-    straight_through,
-)
+from rvq_tutorial.gradients import rotate, straight_through
+from rvq_tutorial.quantizers import ResidualVectorQuantizer, VectorQuantizer
 from rvq_tutorial.search import nearest
 
 __version__ = "0.1.0"
@@ -18,5 +15,6 @@ __all__ = [
     "VectorQuantizer",
     "kmeans",
     "nearest",
+    "rotate",
     "straight_through",
 ]

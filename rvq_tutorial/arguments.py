@@ -1,6 +1,7 @@
 """Checks of what a caller passes in: one sentence that names the argument, what came and what was expected.
 
-Inside torch.compile only shapes and types are checked: a compiled graph can't look at values and stop.
+Values are looked at on a CPU alone: an accelerator runs ahead of the program, which would have to wait for it. Nor
+inside torch.compile: a compiled graph can't look at values and stop.
 """
 
 import math
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 
-def check_vectors(x: Tensor, name: str) -> None:
-    """Raise unless `x` is a floating-point tensor with something in it, all of it finite."""
+def check_vectors(x: Tensor, name: str, axes: str | None = None) -> None:
+    """Raise unless `x` is a floating-point tensor, not empty, all of it finite, with `axes` as in "(K, dim)"."""
     check_floating(x, name)
     if x.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
     check_finite(x, name)
+    if axes is not None and x.ndim != axes.count(",") + 1:
+        raise ValueError(f"{name} must have shape {axes}, got {tuple(x.shape)}")
 
 
 def check_floating(x: Tensor, name: str) -> None:
@@ -26,9 +29,14 @@ def check_floating(x: Tensor, name: str) -> None:
         raise TypeError(f"{name} must be a floating-point tensor, got {x.dtype}")
 
 
+def can_look(x: Tensor) -> bool:
+    """Are there values in `x`, and can the program look at them without waiting?"""
+    return x.numel() > 0 and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def check_finite(x: Tensor, name: str) -> None:
-    """Raise if there is NaN or infinity in `x`."""
-    if x.numel() > 0 and not torch.compiler.is_compiling():
+    """Raise if there is NaN or infinity in `x`, as far as one can look."""
+    if can_look(x):
         low, high = x.detach().aminmax()
         if not (low.isfinite() and high.isfinite()):
             raise ValueError(f"{name} must be finite, got NaN or infinity among its values")
@@ -46,16 +54,34 @@ def check_first_pass() -> None:
         )
 
 
-def check_indices(indices: Tensor, low: int, high: int) -> None:
-    """Raise unless `indices` is an integer tensor, all of it from `low` to `high`."""
+def check_mask(mask: Tensor, shape: torch.Size) -> None:
+    """Raise unless `mask` is a bool tensor of x's shape without its channels."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask must be a bool tensor, True where x is real, got {got}")
+    if mask.shape != shape:
+        raise ValueError(f"mask must have x's shape without channels, {tuple(shape)}, got {tuple(mask.shape)}")
+
+
+def check_indices(indices: Tensor, low: int, high: int) -> bool:
+    """Raise unless `indices` is an integer tensor, all of it from `low` to `high`. → May any of them be negative?"""
     if not isinstance(indices, Tensor):
         raise TypeError(f"indices must be a torch.Tensor, got {type(indices).__name__}")
     if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
         raise TypeError(f"indices must be an integer tensor, got {indices.dtype}")
-    if indices.numel() > 0 and not torch.compiler.is_compiling():
-        least, most = (int(i) for i in indices.long().aminmax())  # for uint16, torch has no aminmax
-        if least < low or most > high:
-            raise ValueError(f"indices must lie between {low} and {high}, got {least} to {most}")
+    if not can_look(indices):
+        return low < 0
+    least, most = (int(i) for i in indices.long().aminmax())  # for uint16, torch has no aminmax
+    if least < low or most > high:
+        raise ValueError(f"indices must lie between {low} and {high}, got {least} to {most}")
+    return least < 0
+
+
+def check_one_of(value: str, name: str, *allowed: str) -> None:
+    """Raise unless `value` is one of those allowed."""
+    if value not in allowed:
+        *others, last = (f'"{word}"' for word in allowed)
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {value!r}")
 
 
 def check_whole(value: int, name: str, high: int | None = None) -> None:

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,6 +11,7 @@ from rvq_tutorial import processes
 from rvq_tutorial.clustering import kmeans
 
 CodebookUpdate = Literal["ema", "gradient", "none"]
+Similarity = Literal["euclidean", "cosine"]
 
 
 class Codebook(nn.Module):
@@ -26,17 +28,27 @@ class Codebook(nn.Module):
     The averages need float32's digits: use autocast rather than a module in half precision.
     """
 
-    vectors: Tensor  # (K, dim)
+    vectors: Tensor  # (K, dim); of length 1 where cosines decide
     usage: Tensor  # (K,), moving average of the share of all vectors that choose each codeword; zeros: nothing known
     steps: Tensor  # how many batches it has learned from
+    last_counts: Tensor  # (K,), how many vectors of the last batch chose each codeword
+    last_restarts: Tensor  # how many codewords restarted then
 
     def __init__(
-        self, dim: int, codebook_size: int, update: CodebookUpdate, decay: float, dead_code_threshold: float
+        self,
+        dim: int,
+        codebook_size: int,
+        update: CodebookUpdate,
+        decay: float,
+        dead_code_threshold: float,
+        similarity: Similarity,
     ) -> None:
         super().__init__()
         self.codebook_update = update
         self.decay = decay
         self.dead_code_threshold = dead_code_threshold
+        self.similarity = similarity
+        self.process_group: dist.ProcessGroup | None = None
         start = torch.randn(codebook_size, dim)
         if update == "gradient":
             self.vectors = nn.Parameter(start)
@@ -44,10 +56,20 @@ class Codebook(nn.Module):
             self.register_buffer("vectors", start)
         self.register_buffer("usage", torch.zeros(codebook_size))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("last_counts", torch.zeros(codebook_size), persistent=False)
+        self.register_buffer("last_restarts", torch.zeros((), dtype=torch.int64), persistent=False)
+        self._settle()
 
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The chosen codewords: (...) → (..., dim). Index −1, a stage that was dropped, gives zeros."""
-        return F.embedding(indices.long() + 1, F.pad(self.vectors, (0, 0, 1, 0)))
+    def lookup(self, indices: Tensor, skips: bool = True) -> Tensor:
+        """The chosen codewords: (...) → (..., dim). Where `skips`, index −1, for no codeword, gives zeros."""
+        if skips:
+            return F.embedding(indices.long() + 1, F.pad(self.vectors, (0, 0, 1, 0)))
+        return F.embedding(indices.long(), self.vectors)
+
+    @property
+    def last_perplexity(self) -> Tensor:
+        """So many codewords, used alike, would be as varied as the last batch's choice: 2 to the entropy in bits."""
+        return torch.special.entr(self.last_counts / self.last_counts.sum()).sum().exp()
 
     @property
     def is_started(self) -> bool:
@@ -59,6 +81,7 @@ class Codebook(nn.Module):
         """Begin with these codewords, (K, dim), each of which is used so much."""
         self.vectors.copy_(vectors)
         self.usage.copy_(torch.as_tensor(usage))
+        self._settle()
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -79,6 +102,7 @@ class Codebook(nn.Module):
         count = error.new_zeros(size + 1).index_add_(0, row, error.new_ones(len(row)))
         error_sum = error.new_zeros(size + 1, error.shape[1]).index_add_(0, row, error)
         count, error_sum = processes.total(count)[1:], processes.total(error_sum)
+        self.last_counts.copy_(count)
         learns = (count.sum() > 0) & error_sum.isfinite().all()  # no branch, which would stop a compiled graph
 
         num_vectors = count.sum().clamp_min(1)
@@ -88,6 +112,13 @@ class Codebook(nn.Module):
             self.vectors.addcmul_(torch.where(learns, error_sum[1:], 0), step.unsqueeze(-1))
         self._restart_dead(x, indices >= 0, learns)
         self.steps += learns
+        self._settle()
+
+    @torch.no_grad()
+    def _settle(self) -> None:
+        """Where cosines decide, every codeword belongs on the sphere: then the nearest one has the largest cosine."""
+        if self.similarity == "cosine":
+            self.vectors.copy_(F.normalize(self.vectors, dim=-1))
 
     def _restart_dead(self, x: Tensor, active: Tensor, learns: Tensor) -> None:
         """Put every codeword used less than `dead_code_threshold` × the uniform share 1/K at a vector of `x`."""
@@ -98,3 +129,4 @@ class Codebook(nn.Module):
         dead &= found
         self.vectors.copy_(torch.where(dead.unsqueeze(-1), candidates, self.vectors))
         self.usage.masked_fill_(dead, 1 / size)
+        self.last_restarts.copy_(dead.sum())

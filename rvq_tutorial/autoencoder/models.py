@@ -135,7 +135,7 @@ class VQVAE(nn.Module):
 
     def forward(self, images: Tensor, **options: int) -> VQVAEOutput:
         """Rebuild images (B, C, H, W) from their indices; `num_quantizers=3`, say, is handed on to the quantizer."""
-        quantized, indices, *_, loss = self.quantizer(self.latents(images), **options)
+        quantized, indices, *_, loss, _ = self.quantizer(self.latents(images), **options)
         height, width = images.shape[-2:]
         return VQVAEOutput(self._decode(quantized)[..., :height, :width], indices, loss)
 

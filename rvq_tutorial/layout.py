@@ -1,0 +1,43 @@
+"""The door of every quantizer: tensors of any layout come in, rows of vectors lie behind it."""
+
+import torch
+from torch import Tensor, nn
+
+from rvq_tutorial.arguments import check_finite, check_floating, check_mask
+
+
+class VectorLayer(nn.Module):
+    """A layer for vectors of size dim, which lie along x's axis channel_dim."""
+
+    def __init__(self, dim: int, channel_dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.channel_dim = channel_dim
+
+    def _to_rows(
+        self, x: Tensor, dtype: torch.dtype, mask: Tensor | None = None, *, finite: bool = True
+    ) -> tuple[Tensor, torch.Size]:
+        """Check x, lay its vectors out as rows: → (N, dim), zeros where not `mask`, and x's shape without channels."""
+        check_floating(x, "x")
+        if not -x.ndim <= self.channel_dim < x.ndim:
+            raise ValueError(f"x must have the axis channel_dim = {self.channel_dim}, got shape {tuple(x.shape)}")
+        if x.shape[self.channel_dim] != self.dim:
+            raise ValueError(
+                f"x must have size dim = {self.dim} along channel_dim = {self.channel_dim}, got shape {tuple(x.shape)}"
+            )
+        x = x.movedim(self.channel_dim, -1)
+        if mask is not None:
+            check_mask(mask, x.shape[:-1])
+            x = x.masked_fill(~mask.unsqueeze(-1), 0)
+        if finite:
+            check_finite(x, "x")
+        return x.reshape(-1, self.dim).to(dtype), x.shape[:-1]
+
+    def _from_rows(self, rows: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        return self._from_vectors(rows.view(*shape, self.dim)).to(dtype)
+
+    def _from_vectors(self, vectors: Tensor) -> Tensor:
+        """(..., dim), as looked up for some indices → the layout of x."""
+        if not -vectors.ndim <= self.channel_dim < vectors.ndim:
+            raise ValueError(f"indices must have more axes, for x with the axis channel_dim = {self.channel_dim}")
+        return vectors.movedim(-1, self.channel_dim)
