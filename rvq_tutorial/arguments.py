@@ -5,6 +5,7 @@ inside torch.compile: a compiled graph can't look at values and stop.
 """
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 
 import torch
@@ -19,6 +20,18 @@ def check_vectors(x: Tensor, name: str, axes: str | None = None) -> None:
     check_finite(x, name)
     if axes is not None and x.ndim != axes.count(",") + 1:
         raise ValueError(f"{name} must have shape {axes}, got {tuple(x.shape)}")
+
+
+def check_codebooks(codebooks: Iterable[Tensor], name: str) -> None:
+    """Raise unless `codebooks` are matrices (K, dim), at least one, of one dim, each a good one for check_vectors."""
+    dims = []
+    for m, codebook in enumerate(codebooks):
+        check_vectors(codebook, f"{name}[{m}]", "(K, dim)")
+        dims.append(codebook.shape[1])
+    if not dims:
+        raise ValueError(f"{name} must hold at least one stage's codewords, got none")
+    if min(dims) < max(dims):
+        raise ValueError(f"{name} must hold vectors of one size dim, got {min(dims)} and {max(dims)}")
 
 
 def check_floating(x: Tensor, name: str) -> None:

@@ -59,6 +59,7 @@ class Quantizer(VectorLayer):
         if similarity == "cosine" and codebook_update == "gradient":
             raise ValueError('similarity="cosine" needs codebook_update="ema" or "none": optimizers leave the sphere')
         super().__init__(dim, channel_dim)
+        self.codebook_sizes = tuple(codebook_sizes)
         self.commitment_weight = commitment_weight
         self.gradient = gradient
         self.stages = nn.ModuleList(
@@ -69,7 +70,7 @@ class Quantizer(VectorLayer):
     @property
     def bits(self) -> float:
         """Bits that the indices of one vector take: log2 K, summed over the stages."""
-        return sum(math.log2(len(stage.vectors)) for stage in self.stages)
+        return sum(map(math.log2, self.codebook_sizes))
 
     @property
     def codebook_update(self) -> CodebookUpdate:
@@ -101,6 +102,12 @@ class Quantizer(VectorLayer):
     def is_started(self) -> bool:
         """Are its codewords more than random: fitted, given or learned?"""
         return any(stage.is_started for stage in self.stages)
+
+    def extra_repr(self) -> str:
+        names = ("dim", "codebook_size", "num_quantizers", "channel_dim", "gradient", "similarity")
+        usual = {"num_quantizers": 1, "channel_dim": -1, "gradient": "straight-through", "similarity": "euclidean"}
+        told = {name: getattr(self, name, 1) for name in names}
+        return ", ".join(f"{name}={value}" for name, value in told.items() if value != usual.get(name))
 
     def _start(self, codebooks: Sequence[Tensor]) -> None:
         """Begin with these codewords, (K, dim) for each stage, each of them used like any other."""

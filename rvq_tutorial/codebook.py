@@ -58,7 +58,7 @@ class Codebook(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("last_counts", torch.zeros(codebook_size), persistent=False)
         self.register_buffer("last_restarts", torch.zeros((), dtype=torch.int64), persistent=False)
-        self._settle()
+        self._settle(torch.tensor(True))
 
     def lookup(self, indices: Tensor, skips: bool = True) -> Tensor:
         """The chosen codewords: (...) → (..., dim). Where `skips`, index −1, for no codeword, gives zeros."""
@@ -81,16 +81,17 @@ class Codebook(nn.Module):
         """Begin with these codewords, (K, dim), each of which is used so much."""
         self.vectors.copy_(vectors)
         self.usage.copy_(torch.as_tensor(usage))
-        self._settle()
+        self._settle(torch.tensor(True))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
         """Start at the k-means of `x`, (N, dim)."""
-        x, size = processes.all_rows(x), len(self.vectors)
+        x, size = processes.all_rows(x, self.process_group), len(self.vectors)
         if len(x) < size:
             raise ValueError(f"x must hold at least codebook_size = {size} vectors, got {len(x)}")
         centroids, counts, _ = kmeans(x, size)
-        self.start(processes.first(centroids), processes.first(counts / counts.sum()))
+        group = self.process_group
+        self.start(processes.first(centroids, group), processes.first(counts / counts.sum(), group))
 
     @torch.no_grad()
     def update(self, x: Tensor, error: Tensor, indices: Tensor) -> None:
@@ -101,7 +102,8 @@ class Codebook(nn.Module):
         row = indices + 1  # row 0 is for what was dropped
         count = error.new_zeros(size + 1).index_add_(0, row, error.new_ones(len(row)))
         error_sum = error.new_zeros(size + 1, error.shape[1]).index_add_(0, row, error)
-        count, error_sum = processes.total(count)[1:], processes.total(error_sum)
+        count = processes.total(count, self.process_group)[1:]
+        error_sum = processes.total(error_sum, self.process_group)
         self.last_counts.copy_(count)
         learns = (count.sum() > 0) & error_sum.isfinite().all()  # no branch, which would stop a compiled graph
 
@@ -111,22 +113,21 @@ class Codebook(nn.Module):
             step = (1 - self.decay) / (self.usage * num_vectors).clamp_min(1e-30)
             self.vectors.addcmul_(torch.where(learns, error_sum[1:], 0), step.unsqueeze(-1))
         self._restart_dead(x, indices >= 0, learns)
+        self._settle(learns)
         self.steps += learns
-        self._settle()
 
     @torch.no_grad()
-    def _settle(self) -> None:
+    def _settle(self, moved: Tensor) -> None:
         """Where cosines decide, every codeword belongs on the sphere: then the nearest one has the largest cosine."""
         if self.similarity == "cosine":
-            self.vectors.copy_(F.normalize(self.vectors, dim=-1))
+            self.vectors.copy_(torch.where(moved, F.normalize(self.vectors, dim=-1), self.vectors))
 
     def _restart_dead(self, x: Tensor, active: Tensor, learns: Tensor) -> None:
         """Put every codeword used less than `dead_code_threshold` × the uniform share 1/K at a vector of `x`."""
         size = len(self.vectors)
         dead = learns & (self.usage * size < self.dead_code_threshold)
         # A vector that skipped this stage is no residual of it, so it may not stand in for a codeword.
-        candidates, found = processes.spread_rows(size, self.steps, x, active)
-        dead &= found
+        candidates, _ = processes.spread_rows(size, self.steps, x, active, self.process_group)
         self.vectors.copy_(torch.where(dead.unsqueeze(-1), candidates, self.vectors))
         self.usage.masked_fill_(dead, 1 / size)
         self.last_restarts.copy_(dead.sum())

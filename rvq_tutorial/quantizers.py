@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rvq_tutorial.arguments import check_indices, check_range, check_vectors, check_whole
+from rvq_tutorial.arguments import check_codebooks, check_indices, check_range, check_vectors, check_whole
 from rvq_tutorial.base import FROZEN, Quantizer, QuantizerOutput, squared_norm
 from rvq_tutorial.codebook import CodebookUpdate, Similarity
 from rvq_tutorial.gradients import CARRY, Gradient, straight_through
@@ -96,7 +96,8 @@ class VectorQuantizer(Quantizer):
             self.stages[0].update(rows, rows - chosen, indices)
 
         quantized = self._from_rows(CARRY[self.gradient](rows, chosen), shape, x.dtype)
-        return self._output(quantized, indices.view(shape), codebook_loss, commitment_loss, commitment_loss[None])
+        stage_losses = commitment_loss.detach()[None]
+        return self._output(quantized, indices.view(shape), codebook_loss, commitment_loss, stage_losses)
 
     def encode(self, x: Tensor) -> Tensor:
         """Index of the codeword nearest to each vector: x → int64, x's shape without the channel dim."""
@@ -104,10 +105,7 @@ class VectorQuantizer(Quantizer):
         return nearest(rows, self.codebook).view(shape)
 
     def decode(self, indices: Tensor) -> Tensor:
-        """The codewords with these indices, laid out like x: the inverse of `encode`, up to the error made there.
-
-        Index −1, for padding, gives zeros.
-        """
+        """The codewords with these indices, laid out like x; zeros for index −1, padding."""
         skips = check_indices(indices, -1, self.codebook_size - 1)
         return self._from_vectors(self.stages[0].lookup(indices, skips))
 
@@ -155,7 +153,7 @@ class ResidualVectorQuantizer(Quantizer):
             raise ValueError(f"codebook_size must hold num_quantizers = {num_quantizers} sizes, got {len(sizes)}")
         learning = (commitment_weight, codebook_update, decay, dead_code_threshold, gradient)
         super().__init__(dim, sizes, channel_dim, *learning, similarity="euclidean")
-        self.codebook_size = codebook_size
+        self.codebook_size = sizes[0] if len(set(sizes)) == 1 else sizes
         self.num_quantizers = num_quantizers
         self.quantize_dropout = quantize_dropout
         self.beam_size = beam_size
@@ -165,11 +163,9 @@ class ResidualVectorQuantizer(Quantizer):
         cls, codebooks: Tensor | Sequence[Tensor], freeze: bool = False, **settings: Any
     ) -> "ResidualVectorQuantizer":
         """As VectorQuantizer.from_pretrained, with the codewords of M stages: (M, K, dim), or a (K, dim) for each."""
-        for m, codebook in enumerate(codebooks):
-            check_vectors(codebook, f"codebooks[{m}]", "(K, dim)")
+        check_codebooks(codebooks, "codebooks")
         sizes = [len(codebook) for codebook in codebooks]
-        codebook_size = sizes[0] if len(set(sizes)) == 1 else sizes
-        quantizer = cls(codebooks[0].shape[1], codebook_size, len(sizes), **settings | FROZEN if freeze else settings)
+        quantizer = cls(codebooks[0].shape[1], sizes, len(sizes), **settings | FROZEN if freeze else settings)
         quantizer._start(codebooks)
         return quantizer
 
@@ -251,12 +247,14 @@ class ResidualVectorQuantizer(Quantizer):
 
         The last axis holds the stages, 1 to M of them: any prefix of what `encode` gave. Index −1 skips a stage.
         """
-        skips = check_indices(indices, -1, max(len(stage.vectors) for stage in self.stages) - 1)
+        skips = check_indices(indices, -1, max(self.codebook_sizes) - 1)
         if indices.ndim == 0 or not 1 <= indices.shape[-1] <= self.num_quantizers:
-            stages = f"1 to {self.num_quantizers} stages along the last axis"
-            raise ValueError(f"indices must have {stages}, got shape {tuple(indices.shape)}")
-        chosen = [stage.lookup(i, skips) for stage, i in zip(self.stages, indices.unbind(-1), strict=False)]
-        return self._from_vectors(sum(chosen))
+            axis = f"1 to {self.num_quantizers} stages along the last axis"
+            raise ValueError(f"indices must have {axis}, got shape {tuple(indices.shape)}")
+        stages = list(zip(self.stages, indices.unbind(-1), strict=False))
+        if len(set(self.codebook_sizes)) > 1:
+            [check_indices(index, -1, len(stage.vectors) - 1) for stage, index in stages]
+        return self._from_vectors(sum(stage.lookup(index, skips) for stage, index in stages))
 
     @torch.no_grad()
     def fit(self, x: Tensor, mask: Tensor | None = None) -> "ResidualVectorQuantizer":

@@ -1,6 +1,7 @@
 import copy
 import math
 import pickle
+import warnings
 
 import faiss
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from rvq_tutorial import ResidualVectorQuantizer, VectorQuantizer, kmeans, nearest, straight_through
+from rvq_tutorial import ResidualVectorQuantizer, VectorQuantizer, kmeans, metrics, nearest, straight_through
 
 STAGES = [1, 2, 3, 8]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -505,25 +506,33 @@ def test_a_frozen_codebook_never_changes(shape, codebook_update):
         assert_same_state(kept, before)
 
 
-@pytest.mark.parametrize(
-    ("codebooks", "error", "sentence"),
-    [
-        (torch.randn(4), ValueError, "must have shape {}, got (4,)"),
-        (torch.randn(2, 3, 4, 5), ValueError, "must have shape {}, got (2, 3, 4, 5)"),
-        (torch.ones(8, 4, dtype=torch.int64), TypeError, "must be a floating-point tensor, got torch.int64"),
-        (torch.full((8, 4), math.nan), ValueError, "must be finite, got NaN or infinity among its values"),
-        (torch.ones(0, 4), ValueError, "must not be empty, got shape (0, 4)"),
-        ([[1.0]], TypeError, "must be a torch.Tensor, got list"),
-    ],
-)
-def test_bad_codewords(codebooks, error, sentence):
-    for kind, name, shape in (
-        (VectorQuantizer, "codebook", "(K, dim)"),
-        (ResidualVectorQuantizer, "codebooks", "(M, K, dim)"),
-    ):
-        with pytest.raises(error) as info:
-            kind.from_pretrained(codebooks)
-        assert str(info.value) == f"{name} {sentence.format(shape)}"
+BAD_CODEWORDS = [
+    (torch.randn(4), ValueError, "must have shape (K, dim), got (4,)"),
+    (torch.randn(3, 4, 5), ValueError, "must have shape (K, dim), got (3, 4, 5)"),
+    (torch.ones(8, 4, dtype=torch.int64), TypeError, "must be a floating-point tensor, got torch.int64"),
+    (torch.full((8, 4), math.nan), ValueError, "must be finite, got NaN or infinity among its values"),
+    (torch.ones(0, 4), ValueError, "must not be empty, got shape (0, 4)"),
+    ([[1.0]], TypeError, "must be a torch.Tensor, got list"),
+]
+
+
+@pytest.mark.parametrize(("codebook", "error", "sentence"), BAD_CODEWORDS)
+def test_bad_codewords(codebook, error, sentence):
+    with pytest.raises(error) as info:
+        VectorQuantizer.from_pretrained(codebook)
+    assert str(info.value) == f"codebook {sentence}"
+    with pytest.raises(error) as info:
+        ResidualVectorQuantizer.from_pretrained([torch.randn(8, 4), codebook])
+    assert str(info.value) == f"codebooks[1] {sentence}"
+
+
+def test_bad_codewords_of_several_stages():
+    with pytest.raises(ValueError, match=r"codebooks\[0\] must have shape \(K, dim\), got \(4,\)"):
+        ResidualVectorQuantizer.from_pretrained(torch.randn(8, 4))
+    with pytest.raises(ValueError, match=r"codebooks must hold vectors of one size dim, got 4 and 5"):
+        ResidualVectorQuantizer.from_pretrained([torch.randn(8, 4), torch.randn(8, 5)])
+    with pytest.raises(ValueError, match=r"codebooks must hold at least one stage's codewords, got none"):
+        ResidualVectorQuantizer.from_pretrained([])
 
 
 def test_bad_settings_beside_codewords():
@@ -547,6 +556,140 @@ def test_what_it_is_can_be_read():
     assert "dim=4, codebook_size=8\n" in repr(vq())
     assert "dim=4, codebook_size=8, channel_dim=1\n" in repr(vq(channel_dim=1))
     assert "dim=4, codebook_size=8, num_quantizers=3\n" in repr(rvq())
+    assert "dim=4, codebook_size=8, gradient=rotation\n" in repr(vq(gradient="rotation"))
+    assert "dim=4, codebook_size=8, similarity=cosine\n" in repr(vq(similarity="cosine"))
+    assert "dim=4, codebook_size=[8, 5], num_quantizers=2\n" in repr(ResidualVectorQuantizer(4, [8, 5], 2))
+
+
+# --- a size for each stage ---
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+@pytest.mark.parametrize("codebook_update", ["ema", "gradient"])
+def test_stages_of_different_sizes(codebook_update, beam_size):
+    """Each stage does what a quantizer of its size does with what is left."""
+    quantizer = ResidualVectorQuantizer(4, [16, 8, 300], 3, codebook_update=codebook_update, beam_size=beam_size)
+    x = torch.randn(500, 4)
+    quantizer.fit(x)
+    assert [tuple(stage.vectors.shape) for stage in quantizer.stages] == [(16, 4), (8, 4), (300, 4)]
+    assert quantizer.bits == 4 + 3 + math.log2(300)
+    before = copy.deepcopy(quantizer).eval()
+    output = quantizer(x)
+    assert torch.equal(before.decode(output.indices), output.quantized)
+    assert output.indices.amax(0).tolist()[2] > 255 and (output.indices.amax(0) < torch.tensor([16, 8, 300])).all()
+    if beam_size == 1:
+        residual = x
+        for stage, index in zip(before.stages, output.indices.unbind(-1), strict=True):
+            assert torch.equal(index, nearest(residual, stage.vectors))
+            residual = residual - stage.vectors[index]
+    again = ResidualVectorQuantizer.from_pretrained([stage.vectors for stage in quantizer.stages]).eval()
+    assert again.codebook_size == [16, 8, 300]
+    assert torch.equal(again.encode(x), quantizer.encode(x, beam_size=1))
+
+
+def test_an_index_beyond_its_own_stage():
+    quantizer = ResidualVectorQuantizer(4, [16, 8], 2)
+    assert quantizer.decode(torch.tensor([[15, 7]])).shape == (1, 4)
+    sentence = "indices must lie between -1 and 7, got 8 to 8"
+    for bad in ([[3, 8]], [[-1, 8]]):
+        assert_refused(quantizer, lambda bad=bad: quantizer.decode(torch.tensor(bad)), ValueError, sentence)
+
+
+def test_as_many_sizes_as_stages():
+    with pytest.raises(ValueError, match="codebook_size must hold num_quantizers = 3 sizes, got 2"):
+        ResidualVectorQuantizer(4, [8, 8], 3)
+
+
+# --- cosine similarity ---
+
+
+def test_the_nearest_by_cosine():
+    quantizer = vq(similarity="cosine").fit(torch.randn(500, 4))
+    for _ in range(30):
+        x = torch.randn(64, 4) * torch.rand(64, 1) * 10
+        codebook = quantizer.codebook.clone()
+        output = quantizer(x)
+        torch.testing.assert_close(codebook.norm(dim=1), torch.ones(8))
+        best = F.cosine_similarity(x[:, None], codebook, dim=-1).argmax(1)
+        assert torch.equal(output.indices, best)
+        assert torch.equal(output.quantized, codebook[best])
+        torch.testing.assert_close(output.commitment_loss, F.mse_loss(F.normalize(x, dim=-1), codebook[best]))
+    assert torch.equal(quantizer.decode(quantizer.encode(3 * x)), quantizer.eval()(x).quantized)
+
+
+def test_codewords_follow_the_mean_direction():
+    x = F.normalize(torch.tensor([3.0, 1, 0, 0]) + 0.1 * torch.randn(300, 4), dim=-1)
+    quantizer = VectorQuantizer(4, 1, similarity="cosine", decay=0.0)
+    for _ in range(3):
+        quantizer(x * torch.rand(300, 1))
+    torch.testing.assert_close(quantizer.codebook[0], F.normalize(x.mean(0), dim=-1), atol=1e-3, rtol=1e-3)
+
+
+def test_cosine_needs_codewords_that_stay_on_the_sphere():
+    sentence = 'similarity="cosine" needs codebook_update="ema" or "none"'
+    with pytest.raises(ValueError, match=sentence):
+        vq(similarity="cosine", codebook_update="gradient")
+    given = VectorQuantizer.from_pretrained(5 * torch.randn(8, 4), freeze=True, similarity="cosine")
+    torch.testing.assert_close(given.codebook.norm(dim=1), torch.ones(8))
+
+
+# --- what the last batch did ---
+
+
+def test_the_stages_losses():
+    quantizer, x = fitted(rvq(3)).eval(), torch.randn(50, 4)
+    output = quantizer(x)
+    for m in (1, 2, 3):
+        torch.testing.assert_close(output.stage_losses[m - 1], quantizer(x, num_quantizers=m).stage_losses[-1])
+        torch.testing.assert_close(output.stage_losses[m - 1], F.mse_loss(quantizer(x, num_quantizers=m).quantized, x))
+    torch.testing.assert_close(output.commitment_loss, output.stage_losses.mean())
+    assert not output.stage_losses.requires_grad
+    output = vq()(x)
+    assert torch.equal(output.stage_losses, output.commitment_loss[None]) and not output.stage_losses.requires_grad
+
+
+def test_the_sum_over_the_stages_is_a_larger_weight():
+    mean, total = rvq(3).eval(), rvq(3, commitment_weight=3 * 0.25).eval()
+    total.load_state_dict(mean.state_dict())
+    x = torch.randn(50, 4)
+    torch.testing.assert_close(total(x).loss, 0.25 * mean(x).stage_losses.sum())
+
+
+@pytest.mark.parametrize("codebook_update", ["ema", "gradient"])
+def test_what_the_last_batch_chose_and_restarted(codebook_update):
+    quantizer, x = fitted(rvq(2, codebook_update=codebook_update)), torch.randn(100, 4)
+    for dead in ([], [1, 5, 6]):
+        quantizer.stages[1].usage[dead] = 0
+        quantizer.stages[1].vectors.data[dead] = 100.0
+        indices = quantizer(x).indices
+        for stage, index in zip(quantizer.stages, indices.unbind(-1), strict=True):
+            assert torch.equal(stage.last_counts.long(), torch.bincount(index, minlength=8))
+            assert stage.last_perplexity.item() == pytest.approx(metrics.perplexity(index, 8), rel=1e-5)
+        assert [stage.last_restarts.item() for stage in quantizer.stages] == [0, len(dead)]
+    assert not any("last" in name for name in quantizer.state_dict())
+
+
+# --- random codewords ---
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("make", [vq, rvq])
+def test_random_codewords_are_warned_of_once(make):
+    sentence = r"Quantizer has random codewords: call its fit\(x\) before you use it"
+    for use in (lambda q: q(ROWS), lambda q: q.eval()(ROWS), lambda q: q.encode(ROWS)):
+        quantizer = make()
+        with pytest.warns(UserWarning, match=sentence):
+            use(quantizer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            use(quantizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted(make())(ROWS)
+        pretrained(torch.randn(8, 4))(ROWS)
+        loaded = make()
+        loaded.load_state_dict(fitted(make()).state_dict())
+        loaded(ROWS)
 
 
 # --- batches of nothing, and batches with NaN or infinity ---
@@ -1049,8 +1192,8 @@ def test_bad_indices(make, indices, error, sentence):
 
 def test_indices_out_of_range():
     for quantizer, bad, sentence in [
-        (vq(), [0, 8], "indices must lie between 0 and 7, got 0 to 8"),
-        (vq(), [-1, 3], "indices must lie between 0 and 7, got -1 to 3"),
+        (vq(), [0, 8], "indices must lie between -1 and 7, got 0 to 8"),
+        (vq(), [-2, 3], "indices must lie between -1 and 7, got -2 to 3"),
         (rvq(), [-2, 3], "indices must lie between -1 and 7, got -2 to 3"),
         (rvq(), [5, 99], "indices must lie between -1 and 7, got 5 to 99"),
     ]:
