@@ -253,7 +253,8 @@ class ResidualVectorQuantizer(Quantizer):
             raise ValueError(f"indices must have {axis}, got shape {tuple(indices.shape)}")
         stages = list(zip(self.stages, indices.unbind(-1), strict=False))
         if len(set(self.codebook_sizes)) > 1:
-            [check_indices(index, -1, len(stage.vectors) - 1) for stage, index in stages]
+            for stage, index in stages:
+                check_indices(index, -1, len(stage.vectors) - 1)
         return self._from_vectors(sum(stage.lookup(index, skips) for stage, index in stages))
 
     @torch.no_grad()

@@ -1,5 +1,10 @@
 """What the notebooks use beside the quantizers: data, checks, plots, sliders, and what was measured beforehand."""
 
+import warnings
+
 from rvq_tutorial.extras import need
 
 need(__name__, "course", "IPython", "ipywidgets", "matplotlib", "scipy", "skimage", "sklearn", "torchvision")
+
+# The notebooks start from random codewords on purpose, to see what becomes of them.
+warnings.filterwarnings("ignore", message=".*has random codewords")
