@@ -24,6 +24,7 @@ lab: $(VENV)/.has-lab $(OVERRIDES)
 test: browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python tools/build_notebooks.py --check
 	rm -rf build/rehearsals
 	$(BIN)/python tools/build_notebooks.py --rehearsals build/rehearsals

@@ -46,7 +46,8 @@ def perplexity(indices: Tensor, codebook_size: int) -> float:
     -1, a dropped stage, is left out.
     """
     counts = _counts(indices, codebook_size).double()
-    return torch.special.entr(counts / counts.sum()).sum().exp().item()
+    entropy: Tensor = torch.special.entr(counts / counts.sum()).sum()
+    return entropy.exp().item()
 
 
 def shannon_distortion(bits_per_dim: float, variance: float = 1.0) -> float:
