@@ -843,12 +843,12 @@ assert max(_seeds(600, "defaults", 256)) < min(_seeds(600, "defaults", 64)) and 
 # %% [markdown]
 # With living codewords a larger codebook is worth its bits: from 4 to 256 every step to the right lowers the error. By gradient alone 256 codewords, 8 bits a patch, have a perplexity of 6 after 600 steps, and **16 living codewords have less than half their error**, at half the bits. After 2,400 steps the 256 have caught up with the 16, but not with 64 living codewords, at 6 bits.
 #
-# This is what notebook 01 promised: pay for more codewords, and get a better picture. It holds in a network that learns as soon as codewords are kept alive, and from here on the layer sees to that. What it doesn't change is the price: every further bit doubles the codebook. Notebook 04 finds the way around that.
+# This is what notebook 01 promised: pay for more codewords, and get a better picture. It holds in a network that learns as soon as codewords are kept alive. What it doesn't change is the price: every further bit doubles the codebook. Notebook 04 finds the way around that.
 
 # %% [markdown]
 # ## What we saw
 #
-# - Trained by gradient for 300 steps, less than a third of 64 codewords are in use with 2 numbers a patch, and less than a fifth with 8. More than half of them never moved at all: a codeword that no vector chooses occurs in no loss.
+# - Trained by gradient for 300 steps, less than a third of 64 codewords are in use with 2 numbers a patch, and less than a fifth with 8. More than half never moved: a codeword that no vector chooses occurs in no loss.
 # - Usage and perplexity belong to a whole set. A perfect codebook of 64 shows a usage of 63.5 % in batches of 64, and a perplexity of about 36.5.
 # - The quotient of the averages of sum and count is c + (1 − γ)/n̄ · Σ(x − c). A codeword can follow its vectors without a sum.
 # - A restart that only replaces a row is overwritten in the same step.
