@@ -94,7 +94,7 @@ class Block(nn.Module):
 
 
 # %% [markdown]
-# Last, a 1 × 1 convolution leaves 20 of the 64 features: the **latent** vector that will be quantized. It starts by keeping the first 20 as they are. Here is the whole encoder, shape by shape. (Pixels go from [0, 1] to [−1, 1], so that mid-grey is 0.)
+# Last, a 1 × 1 convolution leaves 20 of the 64 features: the **latent** vector that will be quantized. It starts by keeping the first 20 as they are. (Pixels go from [0, 1] to [−1, 1] first, so that mid-grey is 0.)
 
 # %%
 to_latents = nn.Conv2d(64, 20, kernel_size=1, bias=False)
@@ -354,7 +354,7 @@ print(f"before training {at_start:.2f} dB, after it {trained:.2f} dB, without qu
 
 
 # %% [markdown]
-# Be sober about it. Cosine patterns and k-means alone, without a single step of training, come within one and a half decibels of that. What training adds shows most at the seams between patches. Divide the mean step from pixel to pixel across the seams by the mean step within patches: in a photo that is 1, in what was painted before training more than 5, and now less than 3. The decoder has learned to look at neighbours. And more than three decibels separate the result from the same network without a quantizer: 256 kinds of patch are few.
+# Be sober: cosine patterns and k-means alone, without a step of training, come within one and a half decibels of that. What training adds shows most at the seams between patches. Divide the mean step from pixel to pixel across the seams by the mean step within patches: in a photo that is 1, in what was painted before training more than 5, and now less than 3. The decoder has learned to look at neighbours. And more than three decibels separate the result from the same network without a quantizer: 256 kinds of patch are few.
 
 # %% [markdown] tags=["doubters"]
 # ### How deep the seams are
@@ -614,7 +614,7 @@ assert min(_within) > 0.3 and max(_within) < 0.85 and 0.4 < sum(_within) / 3 < 0
 #
 # ## Would another loss give other words?
 #
-# It is tempting to say: a codeword means what the loss pays for. Photos differ most in brightness, a squared error over pixels pays for that, so that is where 256 words are spent. But is it the *loss* that has done it? Another loss can tell. It pays for **detail** alone: it takes the mean colour of each patch off, before it compares image and reconstruction. What will the index tell then?
+# It is tempting to say: a codeword means what the loss pays for. Photos differ most in brightness, a squared error over pixels pays for that, so that is where 256 words are spent. But has the *loss* done it? Another one can tell. It pays for **detail** alone: it takes the mean colour of each patch off, before it compares image and reconstruction. What will the index tell then?
 
 
 # %% tags=["measured"]
@@ -667,7 +667,7 @@ assert (_told_at("detail", _names[4], 600) - _told_at("pixels", _names[4], 600))
 # %% [markdown]
 # **The loss over pixels changes little.** At step 0, before any training, the index tells nearly the same. Orthonormal patterns keep distances: k-means on the untrained latents is k-means on the pixels' coarse content, and that is what a squared error over pixels asks for anyway.
 #
-# **The loss on detail moves words**, for every seed. Of the slopes, which it pays for, the index tells about three quarters. Of warmth, which it doesn't pay for, it tells two thirds instead of nine tenths. But it moves them only part of the way: brightness is worth nothing to this loss, and after 600 steps the index still tells most of it. And texture is no better told than before.
+# **The loss on detail moves words**, for every seed. Of the slopes, which it pays for, the index tells about three quarters. Of warmth, which it doesn't pay for, it tells two thirds instead of nine tenths. But brightness is worth nothing to this loss, and after 600 steps the index still tells most of it. And texture is no better told than before.
 #
 # So a codeword means what the latents differ in. The start lays that down, and the loss moves only part of it.
 
@@ -797,9 +797,10 @@ assert limit - quality[1024] > 3 and (limit - quality[1024]) / _gains[-1] > 5  #
 #
 # ## What can go wrong
 #
-# Four ways of training the same network from the same seed:
+# Five ways of training the same network from the same seed:
 #
 # - **collapsed**: random codewords, moved by gradient, and nobody restarts the dead;
+# - **k-means start alone**: the same but for the start;
 # - **all repairs**: k-means start, EMA and restarts;
 # - **no commitment**: all repairs, but β = 0;
 # - **a sum among means**: all repairs and β = 0.25, but the lopsided loss from above.
@@ -815,6 +816,7 @@ def summed_loss(reconstruction, images):
 
 WAYS = {  # settings of the model, reconstruction loss
     "collapsed": ({"codebook_update": "gradient", "dead_code_threshold": 0, "kmeans_start": False}, pixel_loss),
+    "k-means start alone": ({"codebook_update": "gradient", "dead_code_threshold": 0}, pixel_loss),
     "all repairs": ({}, pixel_loss),
     "no commitment": ({"commitment_weight": 0.0}, pixel_loss),
     "a sum among means": ({}, summed_loss),
@@ -870,23 +872,30 @@ def _at(way, measure, step):
     return torch.tensor([of[at] for of in failures.results[way][measure].values()])
 
 
-for _step in (100, 200):
+for _step in (100, 200, 300, 400):
     _repaired, _spread = _at("all repairs", "PSNR", _step), _at("all repairs", "spread", _step)
     for _way in ("collapsed", "no commitment", "a sum among means"):
         assert (_at(_way, "lost", _step) > 2.5 * _at("all repairs", "lost", _step)).all(), (_way, _step)
-        assert (_at(_way, "PSNR", _step) < _repaired - 1.8).all(), (_way, _step)
+        assert (_at(_way, "PSNR", _step) < _repaired - (1.8 if _step <= 200 else 1)).all(), (_way, _step)
         if _way != "collapsed":
-            assert (_at(_way, "spread", _step) > 2.5 * _spread).all() and _at(_way, "perplexity", _step).mean() < 50
-    assert (_at("collapsed", "perplexity", _step) < 15).all()
-    assert (_at("collapsed", "spread", _step) < 1.4 * _spread).all()
+            assert (_at(_way, "spread", _step) > 2.5 * _spread).all(), (_way, _step)
+    assert 9 < _at("collapsed", "perplexity", _step).mean() < 15
+    assert 1.05 < (_at("collapsed", "spread", _step) / _spread).mean() < 1.25
     assert (_at("all repairs", "perplexity", _step) > 75).all()
+    assert (_spread / report(untrained)["spread"] - 1).abs().max() < 0.1
+    assert (_at("k-means start alone", "lost", _step) < 1.2 * _at("all repairs", "lost", _step)).all()
+    assert (_at("k-means start alone", "PSNR", _step) > _repaired - 0.4).all()
+for _way in ("no commitment", "a sum among means"):
+    assert (_at(_way, "perplexity", 200) < 45).all() and (_at(_way, "spread", 400) > 8 * _spread).all()
+    assert (_at(_way, "perplexity", 300) > 1.4 * _at(_way, "perplexity", 200)).all(), _way
+    assert (_at(_way, "lost", 400) < 0.4).all()
 
 # %% [markdown]
-# With **all repairs** little is lost in the lookup. The others lose several times as much, the last two for the same reason:
+# With **all repairs** little is lost in the lookup, and with a **k-means start alone** hardly more: here, unlike in notebook 03, the latents stay spread as they were at the start. The others lose several times as much, the last two for the same reason:
 #
-# - **Collapsed.** A dozen codewords or so do nearly all the work, and the picture has few tints. The latents are spread only about a fifth more widely than with all repairs.
-# - **No commitment.** Nothing holds the encoder near its codewords. It pushes its outputs apart, and the codewords, which follow by a slow average, never catch up: the spread grows. EMA was on and didn't repair this; restarts hardly had a turn so early (notebook 03). The perplexity falls too.
-# - **A sum among means** is the same illness under another name, although its code says β = 0.25.
+# - **Collapsed.** A dozen codewords or so do nearly all the work, and the picture has few tints. The latents are spread little more widely.
+# - **No commitment.** Nothing holds the encoder near its codewords. The reconstruction's gradient, taken at the codeword, pushes the encoder's output on, however far away that is; the codewords, which follow by a slow average, don't keep up: the spread grows, and the perplexity falls. After step 230 restarts bring codewords back (notebook 03), but the encoder stays adrift.
+# - **A sum among means** is the same illness, although its code says β = 0.25.
 #
 # So there are three numbers to log while training such a model. The share lost in the lookup says that something is wrong; a small perplexity with a steady spread means collapse, a growing spread an encoder adrift.
 #
@@ -898,7 +907,7 @@ for _step in (100, 200):
 # - A codeword is close to the mean of the patches that choose it, and a patch's own index explains more than 95 % of what is painted there.
 # - The index tells a patch's brightness almost exactly, and of its slope and its texture about half; so it does untrained. A loss on detail moves words from colour to slopes.
 # - Four times as many codewords cost 2 bits more and buy less and less.
-# - From a random start without repairs a dozen codewords do the work; without commitment the encoder runs away from the codewords, and EMA doesn't help.
+# - From a random start without repairs a dozen codewords do the work; here a k-means start alone prevents that. Without commitment the encoder runs away from the codewords, and neither EMA nor restarts repair it.
 #
 # ## Self-test
 #

@@ -334,6 +334,12 @@ def test_logarithmic_panels_share_their_scales_and_hold_every_seed():
             assert np.allclose([heights.min(), heights.max()], [seeds.min(), seeds.max()])
 
 
+def test_five_curves_of_a_picture_differ_in_colour_and_in_mark():
+    ways = "collapsed", "from k-means", "all repairs", "no commitment", "a sum among means"
+    drawn = plots.over_steps([20, 50, 100], {"share lost": {way: [[3, 2, 1]] for way in ways}}).axes[0].lines
+    assert len({line.get_color() for line in drawn}) == len({line.get_marker() for line in drawn}) == 5
+
+
 def test_a_codebooks_moments_follow_one_codeword():
     moved = CODEBOOK.clone()
     moved[3] = POINTS[5]

@@ -1,4 +1,4 @@
-"""A VQ-VAE trained in four ways, three of which fail: what one would log, on held-out photos.
+"""A VQ-VAE trained in five ways, three of which fail: what one would log, on held-out photos.
 
 For each way that notebook 06 trains, each measure and each seed: the value at checkpoints. The codebook's start and the
 batches follow from the seed.
@@ -7,7 +7,7 @@ batches follow from the seed.
 import torch
 from measure import notebook
 
-FULL = {"seeds": [0, 1, 2, 3, 4], "checkpoints": [20, 50, 100, 200]}
+FULL = {"seeds": [0, 1, 2, 3, 4], "checkpoints": [20, 50, 100, 200, 300, 400]}
 SHORT = {"seeds": [0], "checkpoints": [20]}
 TOLERANCE = 0.05
 

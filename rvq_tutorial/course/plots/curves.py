@@ -10,7 +10,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator
 from torch import Tensor
 
-from rvq_tutorial.course.plots.figure import COLORS, MARKERS, SERIES_COLORS, Figure, in_house_style, ink, place
+from rvq_tutorial.course.plots.figure import (
+    COLORS,
+    MARKERS,
+    SERIES_COLORS,
+    SERIES_MARKERS,
+    Figure,
+    in_house_style,
+    ink,
+    place,
+)
 from rvq_tutorial.search import nearest
 
 
@@ -445,7 +454,7 @@ def scoreboard(rows: Mapping[str, Mapping[str, float | Sequence[float]]], *, tit
         axes.set(xscale="log", xlim=(low / room**0.3, high * room), xlabel=measure, xticks=[])
         axes.minorticks_off()
         axes.hlines(ranks, low / room**0.3, mean, color="#D0D0D0", linewidth=1.0)
-        style = {"color": SERIES_COLORS[column % 4], "elinewidth": 1.2, "capsize": 3, "markersize": 6}
+        style = {"color": SERIES_COLORS[column % len(SERIES_COLORS)], "elinewidth": 1.2, "capsize": 3, "markersize": 6}
         axes.errorbar(mean, ranks, xerr=deviation, fmt="o", **style)
         for rank, (m, d) in enumerate(zip(mean, deviation, strict=True)):
             axes.annotate(_short(m), (m + d, rank), (7, 0), textcoords="offset points", va="center_baseline")
@@ -554,7 +563,8 @@ def _mean_over_seeds(axes: Axes, x: np.ndarray, values: np.ndarray, name: str, r
 def _series_style(name: str, rank: int) -> dict[str, object]:
     if name in COLORS:
         return {"color": COLORS[name], "marker": MARKERS.get(name, "o"), "markersize": 5}
-    return {"color": SERIES_COLORS[rank % 4], "marker": "^v<>"[rank % 4], "markersize": 5}
+    rank %= len(SERIES_COLORS)
+    return {"color": SERIES_COLORS[rank], "marker": SERIES_MARKERS[rank], "markersize": 5}
 
 
 def _label_ends(axes: Axes, lines: Mapping[str, Line2D]) -> None:

@@ -24,7 +24,8 @@ COLORS = {
 }
 MARKERS = {"codeword": "X", "reconstruction": "s", "held_out": "D"}  # all others: a dot
 # For curves and bars without a meaning of their own: hues of Tol's muted palette that are not in COLORS.
-SERIES_COLORS = ("#332288", "#882255", "#999933", "#117733")
+SERIES_COLORS = ("#332288", "#882255", "#999933", "#117733", "#CC6677")
+SERIES_MARKERS = "^v<>P"
 
 CSS_DPI = 100  # one inch of a figure is 100 CSS pixels, so that 10 points are as large as a notebook's text
 PIXELS_PER_INCH = 2 * CSS_DPI  # drawn at twice the size, to be crisp on dense screens
