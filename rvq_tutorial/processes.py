@@ -1,13 +1,23 @@
 """Several training processes that learn one codebook: every one sees what a single process with all the data would.
 
-Without torch.distributed, or before its start, each function is what its name says for the one process there is.
+A `group` are the processes that work together; None: all of them. Without torch.distributed, before its start, or
+outside of the group each function is what its name says for one process alone.
 
-All of them wait for every process. So where one process takes a training step, all must, be it with no vectors; a step
-on one process alone waits in vain, until the `timeout` of torch.distributed.init_process_group is over.
+Within it all wait for each other. So where one process takes a training step, all must, be it with no vectors; a step
+on one process alone waits in vain, until the timeout of torch.distributed.init_process_group is over. Then gloo raises
+an error, to which a sentence is added here (not in a compiled step, where gloo's own stands alone); NCCL, for which no
+program waits, ends the process from a thread of its own and writes which operation it was.
+
+The compiled steps of two processes may be different graphs, since their batches differ. Yet all must meet in the same
+order: so no sum is one that torch.compile could find twice in one of the graphs, and do only once.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -19,7 +29,7 @@ def many(group: dist.ProcessGroup | None = None) -> bool:
 def total(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """The sum of every process's `x` (which may be overwritten)."""
     if many(group):
-        dist.all_reduce(x, group=group)
+        _meet(dist.all_reduce, x, group=group)
     return x
 
 
@@ -27,11 +37,13 @@ def all_rows(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """Every process's rows, (Nᵢ, dim), one below the other."""
     if not many(group):
         return x
-    sizes = _of_each(torch.tensor(len(x), device=x.device), group).tolist()
+    each = torch.zeros(dist.get_world_size(group), dtype=torch.int64, device=x.device)
+    each[dist.get_rank(group)] = len(x)
+    sizes = total(each, group).tolist()
     padded = x.new_zeros(max(sizes), x.shape[1])
     padded[: len(x)] = x
     everyone = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(everyone, padded, group=group)
+    _meet(dist.all_gather, everyone, padded, group=group)
     return torch.cat([rows[:size] for rows, size in zip(everyone, sizes, strict=True)])
 
 
@@ -53,7 +65,7 @@ def spread_rows(
     """
     count = active.cumsum(0)
     mine = active.sum()
-    before, everyone = _place(mine, group)
+    before, everyone = _place(mine, seed, group)
     if len(x) == 0:  # the others may have rows, and wait for this one
         x = x.new_zeros(1, x.shape[1])
     golden = 2654435769  # φ⁻¹ · 2³²
@@ -67,20 +79,30 @@ def spread_rows(
 def first(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """The first process's `x`."""
     if many(group):
-        dist.broadcast(x, src=dist.get_global_rank(group, 0) if group else 0, group=group)
+        _meet(dist.broadcast, x, src=dist.get_global_rank(group, 0) if group else 0, group=group)
     return x
 
 
-def _place(number: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
-    """The sum of the numbers of the processes before this one, and of all: tensors, that nobody waits for."""
+def _place(number: Tensor, seed: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
+    """The sum of the numbers of the processes before this one, and of all: tensors, that nobody waits for.
+
+    The seed goes along, so that no two codebooks exchange the same.
+    """
     if not many(group):
         return torch.zeros_like(number), number
-    each = _of_each(number, group)
-    return each[: dist.get_rank(group)].sum(), each.sum()
+    rank, size = dist.get_rank(group), dist.get_world_size(group)
+    each = F.pad(seed.reshape(1), (size, 0))
+    each[rank] = number
+    each = total(each, group)
+    return each[:rank].sum(), each[:size].sum()
 
 
-def _of_each(number: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """Every process's number, side by side: (processes,)."""
-    each = number.new_zeros(dist.get_world_size(group))
-    each[dist.get_rank(group)] = number
-    return total(each, group)
+def _meet(exchange: Callable[..., Any], *args: Any, group: dist.ProcessGroup | None, **settings: Any) -> None:
+    try:
+        exchange(*args, group=group, **settings)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"process {dist.get_rank(group)} did not reach all {dist.get_world_size(group)} processes that learn a "
+            "codebook together: every one must take each training step, be it with no vectors; else give the quantizer "
+            f"a process_group of those that do, or call eval() where one works alone ({error})"
+        ) from error

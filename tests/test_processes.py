@@ -2,12 +2,14 @@
 
 import copy
 import socket
+import time
 from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
 from rvq_tutorial import ResidualVectorQuantizer, VectorQuantizer, processes
 
@@ -20,8 +22,12 @@ def vq(**settings):
     return VectorQuantizer(DIM, 8, decay=0.9, **settings)
 
 
-def rvq(**settings):
-    return ResidualVectorQuantizer(DIM, 8, 3, decay=0.9, **settings)
+def rvq(num_quantizers=3, **settings):
+    return ResidualVectorQuantizer(DIM, 8, num_quantizers, decay=0.9, **settings)
+
+
+def short_rvq():
+    return rvq(2)
 
 
 def batches(num):
@@ -78,11 +84,6 @@ def not_finite_on_one(quantizer, share):
     return quantizer.state_dict()
 
 
-def compiled_steps(quantizer, share):
-    torch.compiler.reset()  # a graph made for other numbers of rows may wait for the other process in another order
-    return steps(torch.compile(quantizer, backend="aot_eager"), share)
-
-
 def spread(_, share):
     rows = torch.arange(float(NUM))[:, None][share]
     return {
@@ -117,7 +118,6 @@ SCENARIOS = {
     "RVQ restart": (rvq, restart),
     "dropped on one process": (vq, first_batch_empties_a_stage),
     "not finite on one process": (rvq, not_finite_on_one),
-    "VQ steps, compiled": (vq, compiled_steps),
     "spread rows": (vq, spread),
     "spread rows over active ones": (vq, spread_over_active),
 }
@@ -129,9 +129,19 @@ def play(name, share):
     return copy.deepcopy(run(make(), share))
 
 
-def worker(rank, port, folder):
+def join(rank, port, world_size=2, seconds=60):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"tcp://127.0.0.1:{port}",
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=seconds),
+    )
+
+
+def worker(rank, port, folder):
+    join(rank, port)
     results = {}
     for split, num_first in SPLITS.items():
         share = slice(0, num_first) if rank == 0 else slice(num_first, NUM)
@@ -154,6 +164,141 @@ def both(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+# How many of the vectors the first of two processes gets at each step. The first number of vectors has a graph of its
+# own, so have 0 and 1, and one is for all others: the two processes run different graphs at the same time.
+FIRST_GETS = (130, 0, 200, 1)
+
+
+def changing_steps(quantizer, step, rank=None):
+    for num_first, batch in zip(FIRST_GETS, batches(len(FIRST_GETS)), strict=True):
+        share = {0: slice(num_first), 1: slice(num_first, None), None: slice(None)}[rank]
+        step(batch[share].requires_grad_()).loss.backward()
+    return quantizer.state_dict()
+
+
+def compiled_changing_steps(make, rank):
+    torch.manual_seed(3)
+    quantizer = make()
+    return changing_steps(quantizer, torch.compile(quantizer, fullgraph=True, backend="aot_eager"), rank)
+
+
+def draw_for_two_stages(x, first_active, second_active):
+    return [
+        processes.spread_rows(8, seed, x, active)[0]
+        for seed, active in zip(SEEDS, (first_active, second_active), strict=True)
+    ]
+
+
+SEEDS = torch.tensor([3]), torch.tensor([4])
+
+
+def compiled_draws_with_one_mask(rank):
+    """The first process uses one mask for both stages, which a compiler may take for the same work twice."""
+    x, active = torch.arange(20.0)[:, None][10 * rank : 10 * rank + 10], torch.ones(10, dtype=torch.bool)
+    draw = torch.compile(draw_for_two_stages, fullgraph=True, backend="aot_eager")
+    return draw(x, active, active if rank == 0 else active.clone())
+
+
+class Autoencoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.quantizer, self.decoder = nn.Linear(DIM, DIM), short_rvq(), nn.Linear(DIM, DIM)
+
+    def forward(self, x):
+        output = self.quantizer(self.encoder(x))
+        return (self.decoder(output.quantized) - x).square().mean() + output.loss
+
+
+def compiled_ddp_in_mixed_precision(rank):
+    torch.manual_seed(3)
+    model = nn.parallel.DistributedDataParallel(Autoencoder())
+    step = torch.compile(model, backend="aot_eager")
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for batch in batches(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = step(batch[:90] if rank == 0 else batch[90:])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.module.state_dict()
+
+
+def worker_compiled(rank, port, folder):
+    join(rank, port)
+    results = {
+        "VQ": compiled_changing_steps(vq, rank),
+        "RVQ": compiled_changing_steps(short_rvq, rank),
+        "one mask": compiled_draws_with_one_mask(rank),
+        "DDP": compiled_ddp_in_mixed_precision(rank),
+    }
+    torch.save(results, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def both_compiled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compiled")
+    mp.spawn(worker_compiled, (free_port(), folder), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize(("name", "make"), {"VQ": vq, "RVQ": short_rvq}.items())
+def test_two_compiled_processes_equal_one_whatever_the_shares(both_compiled, name, make):
+    torch.manual_seed(3)
+    quantizer = make()
+    for key, expected in changing_steps(quantizer, quantizer).items():
+        assert torch.equal(both_compiled[0][name][key], both_compiled[1][name][key])
+        torch.testing.assert_close(both_compiled[0][name][key], expected, atol=2e-6, rtol=0)
+
+
+def test_compiled_stages_with_one_mask_do_not_share_their_exchange(both_compiled):
+    active = torch.ones(20, dtype=torch.bool)
+    expected = draw_for_two_stages(torch.arange(20.0)[:, None], active, active)
+    for results in both_compiled:
+        assert torch.equal(torch.stack(results["one mask"]), torch.stack(expected))
+
+
+def test_compiled_ddp_in_mixed_precision_trains_equal_codebooks(both_compiled):
+    torch.manual_seed(3)
+    start = Autoencoder().state_dict()
+    first, second = (results["DDP"] for results in both_compiled)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+        assert value.isfinite().all()
+        assert not torch.equal(value, start[name]), name
+
+
+def worker_of_whom_the_first_steps_alone(rank, port, folder):
+    join(rank, port, seconds=5)
+    torch.manual_seed(3)
+    quantizer = vq()
+    (batch,) = batches(1)
+    quantizer(batch)
+    done = folder / "alone.pt"
+    if rank == 0:
+        before, start = copy.deepcopy(quantizer.state_dict()), time.monotonic()
+        with pytest.raises(RuntimeError) as caught:
+            quantizer(batch)
+        report = {"says": str(caught.value), "seconds": time.monotonic() - start}
+        report["unchanged"] = all(torch.equal(before[key], value) for key, value in quantizer.state_dict().items())
+        torch.save(report, done)
+    while not done.exists():  # this process lives on, and is free to do anything else
+        time.sleep(0.1)
+    quantizer.eval()(batch)
+    (folder / f"{rank} goes on").touch()
+    dist.destroy_process_group()
+
+
+def test_a_step_on_one_process_alone_is_an_error_that_says_what_to_do(tmp_path):
+    mp.spawn(worker_of_whom_the_first_steps_alone, (free_port(), tmp_path), nprocs=2)
+    report = torch.load(tmp_path / "alone.pt", weights_only=True)
+    assert 4 < report["seconds"] < 10
+    assert report["unchanged"]
+    for part in ("process 0", "all 2 processes", "each training step", "process_group", "eval()", "Timed out"):
+        assert part in report["says"], part
+    assert all((tmp_path / f"{rank} goes on").exists() for rank in (0, 1))
+
+
 def in_a_group(group, number):
     """Every function once, for a process that brings `number`."""
     rows = torch.full((number, 2), float(number))
@@ -170,9 +315,7 @@ def in_a_group(group, number):
 
 def worker_of_three(rank, port, folder):
     """The last two of three processes are a group; the first one works alone, and nobody waits for it."""
-    dist.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=3, timeout=timedelta(seconds=20)
-    )
+    join(rank, port, world_size=3)
     group = dist.new_group([1, 2])
     results = {"own group": in_a_group(group, rank + 1)}
     if rank > 0:
