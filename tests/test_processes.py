@@ -313,6 +313,9 @@ def in_a_group(group, number):
     }
 
 
+IN_THREE = slice(50), slice(50, 120), slice(120, NUM)
+
+
 def worker_of_three(rank, port, folder):
     """The last two of three processes are a group; the first one works alone, and nobody waits for it."""
     join(rank, port, world_size=3)
@@ -320,13 +323,39 @@ def worker_of_three(rank, port, folder):
     results = {"own group": in_a_group(group, rank + 1)}
     if rank > 0:
         results["twice"] = in_a_group(group, rank + 1)
+    for name, compiles in (("plain", False), ("compiled", True)):
+        torch.manual_seed(3)
+        quantizer = vq()
+        quantizer.process_group = group
+        step = torch.compile(quantizer, fullgraph=True, backend="aot_eager") if compiles else quantizer
+        for batch in batches(3):
+            step(batch[IN_THREE[rank]])
+        results[name] = quantizer.state_dict()
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_a_group_works_together_and_who_is_outside_alone(tmp_path):
-    mp.spawn(worker_of_three, (free_port(), tmp_path), nprocs=3)
-    outside, first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(3))
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("three")
+    mp.spawn(worker_of_three, (free_port(), folder), nprocs=3)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(3)]
+
+
+@pytest.mark.parametrize("how", ["plain", "compiled"])
+def test_a_quantizer_learns_in_its_group(three, how):
+    for members, share in (((0,), IN_THREE[0]), ((1, 2), slice(50, NUM))):
+        torch.manual_seed(3)
+        quantizer = vq()
+        for batch in batches(3):
+            quantizer(batch[share])
+        for member in members:
+            for key, expected in quantizer.state_dict().items():
+                torch.testing.assert_close(three[member][how][key], expected, atol=2e-6, rtol=0)
+
+
+def test_a_group_works_together_and_who_is_outside_alone(three):
+    outside, first, second = three
     expected = {
         "many": torch.tensor(True),
         "total": torch.tensor([5]),
