@@ -1,19 +1,24 @@
 """What all checks share: a judge of answers becomes a check that prints one line and never raises."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rvq_tutorial.course.check import solved
+from rvq_tutorial.course.check import sentences, solved
+from rvq_tutorial.course.check.sentences import say
 
 exercises: dict[str, list[str]] = {}  # by the module that holds their checks, in the order of its notebook
 
 
 class Wrong(Exception):
-    """An answer is wrong; the message tells the learner why, on which input."""
+    """An answer is wrong; a sentence tells the learner why, and another on which inputs, if they are given."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any] | None = None, /, **facts: Any) -> None:
+        words = say(name, **facts)
+        super().__init__(words if inputs is None else f"{words} {say('seen', given=given(inputs))}")
 
 
 class Unsolved(Exception):
@@ -25,7 +30,8 @@ def exercise(judge: Callable[[Any], str]) -> Callable[[Any], None]:
 
     @functools.wraps(judge)
     def check(answer: Any) -> None:
-        verdict = _verdict(judge, answer)
+        with sentences.of(judge):
+            verdict = _verdict(judge, answer)
         print(verdict)
         if verdict.startswith("✓"):
             solved.remember(judge.__name__)
@@ -37,17 +43,17 @@ def exercise(judge: Callable[[Any], str]) -> Callable[[Any], None]:
 
 def _verdict(judge: Callable[[Any], str], answer: Any) -> str:
     if answer is None or answer is ...:
-        return "○ Not solved yet."
+        return f"○ {say('not_solved_yet')}"
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return f"✓ {judge(answer)}"
     except Unsolved as unsolved:
-        return f"○ Not solved yet: {unsolved}"
+        return f"○ {say('not_solved_since', why=unsolved)}"
     except Wrong as wrong:
         return f"✗ {wrong}"
     except Exception as error:  # of the judge, on an answer unlike any it knows
-        return f"✗ This answer can't be used: {_told(error)}"
+        return f"✗ {say('unusable', error=_told(error))}"
 
 
 def run(function: Callable, **inputs: Any) -> Any:
@@ -59,47 +65,49 @@ def run(function: Callable, **inputs: Any) -> Any:
     try:
         result = function(*inputs.values())
     except Exception as error:
-        raise Wrong(f"{_named(function)} raises {_told(error)} {given(inputs)}.") from error
+        raise Wrong("raises", function=_named(function), error=_told(error), given=given(inputs)) from error
     if result is None:
-        raise Unsolved(f"{_named(function)} returns None.")
+        raise Unsolved(say("returns_none", function=_named(function)))
     for (name, value), old in zip(inputs.items(), before, strict=True):
         if isinstance(value, Tensor) and not torch.equal(value, old):
-            raise Wrong(f"{_named(function)} changes {name} in place {given(inputs)}: leave it as it was.")
+            raise Wrong("in_place", function=_named(function), name=name, given=given(inputs))
     return result
 
 
 def compare(
-    function: Callable,
-    reference: Callable,
-    mistakes: Mapping[str, Callable | list[Callable]] | None = None,
-    /,
-    **inputs: Any,
+    function: Callable, reference: Callable, mistakes: Mapping[str, Any] | None = None, /, **inputs: Any
 ) -> Any:
     """Run the learner's function and the reference on the same inputs; return the result where both agree.
 
-    Raises Wrong where they differ: with the words of the first of `mistakes`, a function or several, that gives the
-    learner's result, or else with the first place where they differ.
+    Raises Wrong where they differ: with the sentence of the first of `mistakes` that gives the learner's result, or
+    else with the first place where they differ.
     """
     result, wanted = run(function, **inputs), reference(*inputs.values())
     if fault := difference(result, wanted):
-        known = [words for words, mistake in (mistakes or {}).items() if _gives(mistake, inputs, result)]
-        raise Wrong(f"{known[0]} Seen {given(inputs)}." if known else f"{_named(function)}: {fault} {given(inputs)}.")
+        if mistake := known(result, mistakes or {}, *inputs.values()):
+            raise Wrong(mistake, inputs)
+        raise Wrong("differs", function=_named(function), fault=fault, given=given(inputs))
     return result
 
 
-def _gives(mistake: Callable | list[Callable], inputs: Mapping[str, Any], result: Any) -> bool:
+def known(result: Any, mistakes: Mapping[str, Any], /, *inputs: Any) -> str | None:
+    """The name of the first mistake that gives a result: a function of the inputs, a value, or a list of either."""
+    return next((name for name, mistake in mistakes.items() if _gives(mistake, inputs, result)), None)
+
+
+def _gives(mistake: Any, inputs: Sequence[Any], result: Any) -> bool:
     if isinstance(mistake, list):
         return any(_gives(each, inputs, result) for each in mistake)
     try:
-        return not difference(result, mistake(*inputs.values()))
+        return not difference(result, mistake(*inputs) if callable(mistake) else mistake)
     except Exception:  # this mistake can't be made on these inputs
         return False
 
 
 def parts(result: Any, *names: str) -> Any:
-    """The parts of a result, one for each name; raises Wrong, with the names, where there are not as many."""
+    """The parts of a result, one for each name; raises Wrong, with what the names say, where there are not as many."""
     if not isinstance(result, tuple | list) or len(result) != len(names):
-        raise Wrong(f"Return {len(names)} things, in this order: {', '.join(names)}. This is {shown(result)}.")
+        raise Wrong("not_as_many", number=len(names), names=", ".join(map(say, names)), result=shown(result))
     return result
 
 
@@ -112,50 +120,56 @@ def gradients(output: Any, *inputs: Tensor) -> list[Tensor]:
     return [zero if gradient is None else gradient for zero, gradient in zip(zeros, found, strict=True)]
 
 
-def difference(result: Any, wanted: Any, name: str = "the result") -> str:
+def difference(result: Any, wanted: Any, name: str = "", /, **facts: Any) -> str:
     """In words, the first thing in which a result differs from what is wanted (numbers, tensors, tuples); or ""."""
+    return _difference(result, wanted, say(name or "the_result", **facts))
+
+
+def _difference(result: Any, wanted: Any, name: str) -> str:
     if isinstance(wanted, tuple):
         if not isinstance(result, tuple | list) or len(result) != len(wanted):
-            return f"{name} should be {len(wanted)} things, in order, and is {shown(result)}"
-        parts = enumerate(zip(result, wanted, strict=True), 1)
-        return next((fault for i, (a, b) in parts if (fault := difference(a, b, f"{name}, part {i},"))), "")
+            return say("not_in_order", name=name, number=len(wanted), result=shown(result))
+        pairs = enumerate(zip(result, wanted, strict=True), 1)
+        faults = (_difference(*pair, say("part", name=name, number=number)) for number, pair in pairs)
+        return next(filter(None, faults), "")
     if isinstance(result, tuple | list) and result and all(isinstance(part, Tensor) for part in result):
-        return f"{name} should be one tensor, and is {len(result)} of them (torch.stack makes one of several)"
+        return say("several_tensors", name=name, number=len(result))
     try:
         result = torch.as_tensor(result).detach()
     except Exception:
-        return f"{name} should be a tensor or a number, and is {shown(result)}"
+        return say("no_number", name=name, result=shown(result))
     wanted = torch.as_tensor(wanted).detach()
     if result.shape != wanted.shape:
-        return f"{name} should have shape {tuple(wanted.shape)}, and has {tuple(result.shape)}"
+        return say("shape", name=name, wanted=tuple(wanted.shape), result=tuple(result.shape))
     if not wanted.is_floating_point() and result.is_floating_point():
-        return f"{name} should hold whole numbers, and holds {result.dtype}"
+        return say("whole_numbers", name=name, result=result.dtype)
     close = torch.isclose(result.double(), wanted.double(), rtol=1e-4, atol=1e-5)
     if close.all():
         return ""
     place = tuple((~close).nonzero()[0].tolist())
-    at = f" at {list(place)}" if place else ""
-    return f"{name} should be {wanted[place].item():.5g}{at}, and is {result[place].item():.5g}"
+    values = {"wanted": wanted[place].item(), "result": result[place].item()}
+    return say("value_at" if place else "value", name=name, place=list(place), **values)
 
 
 def given(inputs: Mapping[str, Any]) -> str:
     """The inputs in words: "for x of shape (3, 2), codebook of shape (5, 2) and beta = 0.5"."""
     if not inputs:
-        return "without input"
+        return say("given_nothing")
     *others, last = (shown(value, name) for name, value in inputs.items())
-    return f"for {', '.join(others)} and {last}" if others else f"for {last}"
+    return say("given_several", others=", ".join(others), last=last) if others else say("given_one", value=last)
 
 
 def shown(value: Any, name: str = "") -> str:
     if isinstance(value, Tensor) and value.ndim:
-        return f"{name or 'a tensor'} of shape {tuple(value.shape)}"
+        return say("tensor", name=name or say("a_tensor"), shape=tuple(value.shape))
     value = f"{value:.4g}" if isinstance(value, float) else " ".join(repr(value).split())
     value = value if len(value) <= 60 else value[:57] + "..."
-    return f"{name} = {value}" if name else value
+    return say("plain", name=name, value=value) if name else value
 
 
 def _named(function: Callable) -> str:
-    return getattr(function, "__name__", "your answer").replace("<lambda>", "your answer")
+    name = getattr(function, "__name__", "<lambda>")
+    return say("your_answer") if name == "<lambda>" else name
 
 
 def _told(error: Exception) -> str:

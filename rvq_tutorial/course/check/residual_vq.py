@@ -15,49 +15,44 @@ from rvq_tutorial.course.check.judging import (
     exercise,
     given,
     gradients,
+    known,
     parts,
     run,
 )
+from rvq_tutorial.course.check.sentences import say
 from rvq_tutorial.search import nearest
 
-STAGES_MISTAKES = {
-    (2, 2, 2): "Stage 2 doesn't get 16.4 again: it gets what stage 1 leaves over, 16.4 − 20.",
-    (2, 0, 2): "The residual that stage 3 gets is −3.6 − (−3): mind its sign.",
-    (2, 1, 0): "Stage 2 gets 16.4 − 20 = −3.6: −3 lies nearer than 0.",
-    (2, 1, 1): "Stage 2 gets 16.4 − 20 = −3.6, not 0: −3 is nearest.",
-    (2, 2, 0): "What stage 2 gets is negative: 16.4 − 20, not 20 − 16.4.",
-    (20, -3, -1): "These are the codewords; their indices are asked for, counted from 0.",
-    (3, 1, 1): "Indices count from 0.",
-    (0, 2, 2): "Indices are counted from 0, from left to right.",
-}
-REBUILT_MISTAKES = {
-    16.4: "16.4 is x itself: the number rebuilt is what the three codewords add up to",
-    0.4: "this is what is left over in the end: add the three codewords",
-    -0.4: "this is what is left over in the end: add the three codewords",
-    24.0: "add each codeword with its sign: 20 − 3 − 1",
-    2.0: "this is the sum of the indices: add the three codewords",
-}
+STAGES_MISTAKES = dict(
+    stage_2_gets_x=(2, 2, 2),
+    stage_3_sign=(2, 0, 2),
+    zero_in_stage_2=(2, 1, 0),
+    zeros=(2, 1, 1),
+    stage_2_sign=(2, 2, 0),
+    codewords=(20, -3, -1),
+    from_one=(3, 1, 1),
+    from_the_right=(0, 2, 2),
+)
+REBUILT_MISTAKES = dict(x_itself=16.4, left_over=[0.4, -0.4], without_signs=24.0, sum_of_indices=2.0)
 
 
 @exercise
 def predicted_stages(answer: Callable) -> str:
     """→ the indices of 16.4 in the codebooks (0, 10, 20), (−3, 0, 3) and (−1, 0, 1), and the sum of the codewords."""
-    indices, rebuilt = parts(run(answer), "the list of the three indices", "the number that they rebuild")
+    indices, rebuilt = parts(run(answer), "indices", "number")
     if isinstance(rebuilt, list | tuple):
-        raise Wrong("The indices come first, then the number rebuilt.")
+        raise Wrong("indices_first")
     indices = indices.tolist() if isinstance(indices, Tensor) else indices
-    indices = [int(index) for index in parts(indices, "index of stage 1", "index of stage 2", "index of stage 3")]
-    if tuple(indices) in STAGES_MISTAKES:
-        raise Wrong(STAGES_MISTAKES[tuple(indices)])
+    indices = tuple(int(index) for index in parts(indices, "index_1", "index_2", "index_3"))
+    if mistake := known(indices, STAGES_MISTAKES):
+        raise Wrong(mistake)
     if indices[0] == 1:
-        raise Wrong("10 lies below 16.4, and 20 lies nearer: a residual may be negative.")
+        raise Wrong("next_lower")
     for stage, (index, wanted) in enumerate(zip(indices, (2, 0, 0), strict=True), 1):
         if index != wanted:
-            raise Wrong(f"The index of stage {stage} is not {index}: which codeword is nearest to what it receives?")
-    if fault := difference(rebuilt, 16.0, "the number rebuilt"):
-        known = [words for number, words in REBUILT_MISTAKES.items() if not difference(rebuilt, number)]
-        raise Wrong(f"The indices are right, but {known[0] if known else f'{fault}: add the three codewords'}.")
-    return "20, then −3 of the −3.6 left over, then −1 of the −0.6: 16, and 0.4 is lost."
+            raise Wrong("other_index", stage=stage, index=index)
+    if fault := difference(rebuilt, 16.0, "number_rebuilt"):
+        raise Wrong(known(rebuilt, REBUILT_MISTAKES) or "other_number", fault=fault)
+    return say("right")
 
 
 def _encode(
@@ -86,51 +81,25 @@ def _index_subtracted(x: Tensor, codebooks: Tensor) -> Tensor:
     return torch.stack(indices, 1)
 
 
-ENCODE_MISTAKES = {
-    "Every stage gets x itself: hand on what the stage before it leaves over.": lambda x, codebooks: _encode(
-        x, codebooks, lambda x, got, chosen: x
-    ),
-    "Subtract from the residual, not from x: stage 3 gets what stages 1 and 2 both leave.": lambda x, codebooks: (
-        _encode(x, codebooks, lambda x, got, chosen: x - chosen)
-    ),
-    "The codeword is added to the residual: subtract it.": lambda x, codebooks: _encode(
-        x, codebooks, lambda x, got, chosen: got + chosen
-    ),
-    "The residual is turned round: what is left over is residual − codeword, not codeword − residual.": (
-        lambda x, codebooks: _encode(x, codebooks, lambda x, got, chosen: chosen - got)
-    ),
-    "The codeword is handed on: the next stage gets what is left over, residual − codeword.": lambda x, codebooks: (
-        _encode(x, codebooks, lambda x, got, chosen: chosen)
-    ),
-    "The index is subtracted: subtract its codeword, codebook[index].": _index_subtracted,
-    "This is the farthest codeword: take the argmin of the distances, not their argmax.": lambda x, codebooks: _encode(
-        x, codebooks, choose=lambda got, codebook: torch.cdist(got, codebook).argmax(1)
-    ),
-    "The greatest dot product is not the least distance: long codewords win it.": lambda x, codebooks: _encode(
-        x, codebooks, choose=lambda got, codebook: (got @ codebook.T).argmax(1)
-    ),
-    "All stages use the first codebook: each has its own.": lambda x, codebooks: _encode(
-        x, codebooks[:1].expand_as(codebooks)
-    ),
-    "The stages run backwards: the first codebook comes first.": lambda x, codebooks: _encode(x, codebooks.flip(0)),
-    "A vector's indices stand in a column; put them in a row: stack along dim=1.": lambda x, codebooks: (
-        _encode(x, codebooks).T
-    ),
-    "The stages' indices lie end to end: torch.stack(..., dim=1) gives each vector a row of its own.": (
-        lambda x, codebooks: _encode(x, codebooks).T.flatten()
-    ),
-    "The last stage is missing: each of the M codebooks gives an index.": lambda x, codebooks: _encode(x, codebooks)[
-        :, :-1
-    ],
-    "The first stage is missing: collect its index too, before the residual is made.": lambda x, codebooks: _encode(
-        x, codebooks
-    )[:, 1:],
-    "These are the last stage's indices alone: collect those of every stage.": lambda x, codebooks: _encode(
-        x, codebooks
-    )[:, -1],
-    "This is the rebuilt vector: return the indices of its codewords.": _rebuilt,
-    "This is what the last stage leaves over: return the indices.": lambda x, codebooks: x - _rebuilt(x, codebooks),
-}
+ENCODE_MISTAKES = dict(
+    every_stage_gets_x=lambda x, codebooks: _encode(x, codebooks, lambda x, got, chosen: x),
+    subtracted_from_x=lambda x, codebooks: _encode(x, codebooks, lambda x, got, chosen: x - chosen),
+    added=lambda x, codebooks: _encode(x, codebooks, lambda x, got, chosen: got + chosen),
+    turned_round=lambda x, codebooks: _encode(x, codebooks, lambda x, got, chosen: chosen - got),
+    codeword_handed_on=lambda x, codebooks: _encode(x, codebooks, lambda x, got, chosen: chosen),
+    index_subtracted=_index_subtracted,
+    farthest=lambda x, codebooks: _encode(x, codebooks, choose=lambda got, c: torch.cdist(got, c).argmax(1)),
+    dot_product=lambda x, codebooks: _encode(x, codebooks, choose=lambda got, c: (got @ c.T).argmax(1)),
+    first_codebook_always=lambda x, codebooks: _encode(x, codebooks[:1].expand_as(codebooks)),
+    backwards=lambda x, codebooks: _encode(x, codebooks.flip(0)),
+    in_columns=lambda x, codebooks: _encode(x, codebooks).T,
+    end_to_end=lambda x, codebooks: _encode(x, codebooks).T.flatten(),
+    last_stage_missing=lambda x, codebooks: _encode(x, codebooks)[:, :-1],
+    first_stage_missing=lambda x, codebooks: _encode(x, codebooks)[:, 1:],
+    last_stage_alone=lambda x, codebooks: _encode(x, codebooks)[:, -1],
+    rebuilt=_rebuilt,
+    left_over=lambda x, codebooks: x - _rebuilt(x, codebooks),
+)
 
 
 @exercise
@@ -140,169 +109,109 @@ def residual_encode(answer: Callable) -> str:
         scales = 0.6 ** torch.arange(stages).view(-1, 1, 1)
         codebooks = scales * torch.randn(stages, size, dim)
         compare(answer, _encode, ENCODE_MISTAKES, x=torch.randn(num, dim), codebooks=codebooks)
-    return "Every stage gets what the stages before it leave over."
+    return say("right")
 
 
 # The mistakes in each of the three numbers, by dim, K and M.
-COST_MISTAKES = [
-    {
-        "An index among K codewords takes log₂ K bits, not K.": lambda dim, size, num: num * size,
-        "Each of the M stages sends an index: M times log₂ K.": lambda dim, size, num: math.log2(size),
-        "log₂ K is the power of 2 that makes K; math.log is another logarithm.": lambda dim, size, num: (
-            num * math.log(size)
-        ),
-        "Stages add their bits: M times log₂ K, not log₂ K to the M.": lambda dim, size, num: math.log2(size) ** num,
-        "A stage's index chooses among its own K codewords, not among all M · K.": lambda dim, size, num: math.log2(
-            num * size
-        ),
-        "An index is sent once for a vector, not once for each of its components: dim has no part in the bits.": (
-            lambda dim, size, num: dim * num * math.log2(size)
-        ),
-        "Leave log₂ K as it is, also where it isn't a whole number: rounded up, it is no longer the bits.": (
-            lambda dim, size, num: num * math.ceil(math.log2(size))
-        ),
-        "Leave log₂ K as it is, also where it isn't a whole number: rounded down, it names too few codewords.": (
-            lambda dim, size, num: num * int(math.log2(size))
-        ),
-        "The bits of a vector come first, then the numbers stored.": lambda dim, size, num: num * size * dim,
-    },
-    {
-        "A codeword is a vector of dim numbers: the M codebooks hold M · K of those.": lambda dim, size, num: (
-            num * size
-        ),
-        "Codebooks lie beside each other in memory: they add up, M · K · dim.": lambda dim, size, num: size**num * dim,
-        "This is a single stage: there are M of them.": lambda dim, size, num: size * dim,
-        "These are bytes, 4 for a number in float32: the numbers are asked for.": lambda dim, size, num: (
-            4 * num * size * dim
-        ),
-    },
-    {
-        "As many codewords as there are sums: each of M stages has K choices, and choices multiply.": (
-            lambda dim, size, num: num * size * dim
-        ),
-        "These are the codewords; each is a vector of dim numbers.": lambda dim, size, num: size**num,
-        "K choices, M times over, are K to the M, not M to the K.": lambda dim, size, num: num**size * dim,
-        "Only the choices multiply: K to the M codewords, each of dim numbers, not of dim to the M.": (
-            lambda dim, size, num: (size * dim) ** num
-        ),
-        "This is one codebook of K codewords: it can't rebuild as many vectors as M stages.": lambda dim, size, num: (
-            size * dim
-        ),
-        "These are bytes, 4 for a number in float32: the numbers are asked for.": lambda dim, size, num: (
-            4 * size**num * dim
-        ),
-    },
-]
+COST_MISTAKES = {
+    "bits": dict(
+        not_k_bits=lambda dim, k, m: m * k,
+        one_stage_of_bits=lambda dim, k, m: math.log2(k),
+        another_logarithm=lambda dim, k, m: m * math.log(k),
+        bits_to_the_m=lambda dim, k, m: math.log2(k) ** m,
+        among_all_codewords=lambda dim, k, m: math.log2(m * k),
+        sent_for_each_component=lambda dim, k, m: dim * m * math.log2(k),
+        rounded_up=lambda dim, k, m: m * math.ceil(math.log2(k)),
+        rounded_down=lambda dim, k, m: m * int(math.log2(k)),
+        numbers_first=lambda dim, k, m: m * k * dim,
+    ),
+    "numbers_in_stages": dict(
+        codewords_not_numbers=lambda dim, k, m: m * k,
+        multiplied=lambda dim, k, m: k**m * dim,
+        one_stage_of_numbers=lambda dim, k, m: k * dim,
+        bytes=lambda dim, k, m: 4 * m * k * dim,
+    ),
+    "numbers_in_one": dict(
+        as_many_as_in_stages=lambda dim, k, m: m * k * dim,
+        codewords_alone=lambda dim, k, m: k**m,
+        m_to_the_k=lambda dim, k, m: m**k * dim,
+        dim_to_the_m=lambda dim, k, m: (k * dim) ** m,
+        one_codebook_of_k=lambda dim, k, m: k * dim,
+        bytes=lambda dim, k, m: 4 * k**m * dim,
+    ),
+}
 
 
 @exercise
 def cost(answer: Callable) -> str:
     """dim, K, M → bits a vector, numbers in M codebooks, numbers in one codebook with Kᴹ codewords."""
-    names = "The bits of a vector", "The numbers in M codebooks", "The numbers in one codebook"
     for dim, size, num in [(64, 16, 3), (4, 10, 5), (3, 4, 1), (1, 2, 6)]:
         inputs = {"dim": dim, "codebook_size": size, "num_quantizers": num}
         wanted = num * math.log2(size), num * size * dim, size**num * dim
-        results = [float(result) for result in parts(run(answer, **inputs), *names)]
-        for name, result, right, mistakes in zip(names, results, wanted, COST_MISTAKES, strict=True):
-            if not difference(result, float(right)):
-                continue
-            made = [mistake for mistake in mistakes if not difference(result, float(mistakes[mistake](dim, size, num)))]
-            told = made[0] if made else f"{name} should be {right:,.7g}, and this is {result:,.7g}."
-            raise Wrong(f"{told} Seen {given(inputs)}.")
-    return "Bits and memory add up, M · log₂ K and M · K · dim; what can be rebuilt multiplies, Kᴹ."
+        results = map(float, parts(run(answer, **inputs), "bits", "numbers_in_stages", "numbers_in_one"))
+        for (name, mistakes), result, right in zip(COST_MISTAKES.items(), results, wanted, strict=True):
+            if difference(result, float(right)):
+                mistake = known(result, mistakes, *map(float, (dim, size, num)))
+                raise Wrong(mistake or "other_value", inputs, name=say(name), wanted=right, result=result)
+    return say("right")
+
+
+def _splits(bits: int) -> list[tuple[float, float]]:
+    return [(float(num), 2.0 ** (bits // num)) for num in range(1, bits + 1) if bits % num == 0]
 
 
 def _best_split(
     dim: int,
     bits: int,
     memory: int,
-    fits: Callable[[int, int, int, int], bool] = lambda num, size, dim, memory: num * size * dim <= memory,
-) -> tuple[int, int]:
+    fits: Callable[[float, float, int, int], bool] = lambda m, k, dim, memory: m * k * dim <= memory,
+) -> tuple[float, float]:
     return next(split for split in _splits(bits) if fits(*split, dim, memory))
 
 
-def _splits(bits: int) -> list[tuple[int, int]]:
-    return [(num, 2 ** (bits // num)) for num in range(1, bits + 1) if bits % num == 0]
-
-
-SPLIT_MISTAKES = {
-    "That is K and M: return M first.": lambda dim, bits, memory: _best_split(dim, bits, memory)[::-1],
-    "A split that takes exactly `memory` numbers fits too: ≤, not <.": lambda dim, bits, memory: _best_split(
-        dim, bits, memory, lambda num, size, dim, memory: num * size * dim < memory
-    ),
-    "A codeword is dim numbers: M · K · dim is what must fit, not M · K.": lambda dim, bits, memory: _best_split(
-        dim, bits, memory, lambda num, size, dim, memory: num * size <= memory
-    ),
-    "There are M codebooks to store: M · K · dim is what must fit, not K · dim.": lambda dim, bits, memory: _best_split(
-        dim, bits, memory, lambda num, size, dim, memory: size * dim <= memory
-    ),
-    "`memory` counts numbers, not bytes: don't take 4 for each.": lambda dim, bits, memory: _best_split(
-        dim, bits, memory, lambda num, size, dim, memory: 4 * num * size * dim <= memory
-    ),
-    "One codebook has the least error, if it fits: here it takes more than `memory`.": lambda dim, bits, memory: (
-        1,
-        2**bits,
-    ),
-    "These are the most and smallest stages, which leave the most error: begin with M = 1 and stop at the first that "
-    "fits.": lambda dim, bits, memory: _splits(bits)[-1],
-    "This takes the most stages of those that leave room for another: begin with M = 1 and stop at the first that "
-    "fits.": lambda dim, bits, memory: _splits(bits)[-2],
-}
+SPLIT_MISTAKES = dict(
+    k_and_m=lambda *of: _best_split(*of)[::-1],
+    less_than_memory=lambda *of: _best_split(*of, lambda m, k, dim, memory: m * k * dim < memory),
+    without_dim=lambda *of: _best_split(*of, lambda m, k, dim, memory: m * k <= memory),
+    without_m=lambda *of: _best_split(*of, lambda m, k, dim, memory: k * dim <= memory),
+    in_bytes=lambda *of: _best_split(*of, lambda m, k, dim, memory: 4 * m * k * dim <= memory),
+    one_codebook=lambda dim, bits, memory: _splits(bits)[0],
+    smallest_stages=lambda dim, bits, memory: _splits(bits)[-1],
+    one_stage_left_free=lambda dim, bits, memory: _splits(bits)[-2],
+)
 
 
 @exercise
 def best_split(answer: Callable) -> str:
     """dim, bits, memory → M and K of the equal stages that leave the least error: the fewest that fit."""
-    tried = [
-        (4, 12, 600),
-        (1, 12, 30),
-        (4, 12, 512),
-        (4, 12, 200),
-        (48, 24, 40_000),
-        (2, 10, 5000),
-        (8, 15, 10_000),
-        (3, 8, 64),
-    ]
-    for dim, bits, memory in [*tried, (8, 15, 240)]:
+    tried = [(4, 12, 600), (1, 12, 30), (4, 12, 512), (4, 12, 200), (48, 24, 40_000), (2, 10, 5000), (8, 15, 10_000)]
+    for dim, bits, memory in [*tried, (3, 8, 64), (8, 15, 240)]:
         inputs = {"dim": dim, "bits": bits, "memory": memory}
         best = _best_split(**inputs)
-        num, size = parts(_found(answer, best, inputs), "M", "K")
+        num, size = parts(_found(answer, best, inputs), "m", "k")
         if (num, size) == best:
             continue
-        for words, mistake in SPLIT_MISTAKES.items():
-            if _gives_split(mistake, inputs, (num, size)):
-                raise Wrong(f"{words} Seen {given(inputs)}.")
+        if mistake := known((num, size), SPLIT_MISTAKES, *inputs.values()):
+            raise Wrong(mistake, inputs)
+        facts = {"num": num, "size": size, "bits": bits, "given": given(inputs)}
         if num < 1 or bits % num:
-            raise Wrong(f"M = {num:g} doesn't divide {bits} bits into equal whole parts. Seen {given(inputs)}.")
+            raise Wrong("unequal_parts", inputs, **facts)
         if size != 2 ** (bits // num):
-            raise Wrong(
-                f"{num} stages of {size} codewords don't make {bits} bits: M · log₂ K does. Seen {given(inputs)}."
-            )
+            raise Wrong("other_bits", inputs, **facts)
         if num * size * dim > memory:
-            raise Wrong(
-                f"M = {num}, K = {size} takes {num * size * dim:,} numbers, M · K · dim: too many {given(inputs)}."
-            )
-        raise Wrong(f"M = {num}, K = {size} fits, and so does M = {best[0]} with less error {given(inputs)}.")
-    return "The fewest, largest codebooks that fit leave the least error."
+            raise Wrong("too_many_numbers", numbers=num * size * dim, **facts)
+        raise Wrong("more_error", best=best[0], **facts)
+    return say("right")
 
 
-def _found(answer: Callable, best: tuple[int, int], inputs: dict[str, int]) -> object:
+def _found(answer: Callable, best: tuple[float, float], inputs: dict[str, int]) -> object:
     """What the answer returns; that it returns nothing is a mistake where only the smallest codebooks fit."""
     try:
         return run(answer, **inputs)
     except Unsolved as unsolved:
         if best == (inputs["bits"], 2):
-            raise Wrong(
-                f"Some split always fits, here M = {best[0]} stages of 2 codewords {given(inputs)}."
-            ) from unsolved
+            raise Wrong("nothing_found", best=best[0], given=given(inputs)) from unsolved
         raise
-
-
-def _gives_split(mistake: Callable, inputs: dict[str, int], result: tuple[int, int]) -> bool:
-    try:
-        return mistake(**inputs) == result
-    except (StopIteration, IndexError):  # this mistake finds no split here
-        return False
 
 
 def _commitment_terms(
@@ -321,43 +230,25 @@ def _not_handed_on(x: Tensor, codebooks: Tensor) -> Tensor:
     return sum(codebook[nearest(x, codebook)] for codebook in codebooks)
 
 
-OUTPUT_MISTAKES = {
-    "The sum of the codewords is divided by the number of stages: stages add up, they aren't averaged.": (
-        lambda x, codebooks: _rebuilt(x, codebooks) / len(codebooks)
-    ),
-    "The sum of the codewords comes back multiplied by the number of stages: add each codeword once.": (
-        lambda x, codebooks: _rebuilt(x, codebooks) * len(codebooks)
-    ),
-    "This is the last stage's codeword alone: add up those of all stages.": lambda x, codebooks: (
-        _rebuilt(x, codebooks) - _rebuilt(x, codebooks[:-1])
-    ),
-    "The last stage's codeword isn't in the sum: add it before the loop ends.": lambda x, codebooks: _rebuilt(
-        x, codebooks[:-1]
-    ),
-    "This is what the last stage leaves over, not the sum of the codewords.": lambda x, codebooks: (
-        x - _rebuilt(x, codebooks)
-    ),
-    "The output is x itself: in its values it must be the sum of the codewords.": lambda x, codebooks: x,
-    "Every stage gets x itself: hand on what the stage before it leaves over.": _not_handed_on,
-}
+OUTPUT_MISTAKES = dict(
+    averaged=lambda x, codebooks: _rebuilt(x, codebooks) / len(codebooks),
+    multiplied_by_stages=lambda x, codebooks: _rebuilt(x, codebooks) * len(codebooks),
+    last_codeword_alone=lambda x, codebooks: _rebuilt(x, codebooks) - _rebuilt(x, codebooks[:-1]),
+    last_codeword_missing=lambda x, codebooks: _rebuilt(x, codebooks[:-1]),
+    left_over=lambda x, codebooks: x - _rebuilt(x, codebooks),
+    x_itself=lambda x, codebooks: x,
+    every_stage_gets_x=_not_handed_on,
+)
 
 # What a stage's term is instead, by the residual that comes in and the codeword chosen.
-TERM_MISTAKES = {
-    "the squares are summed: take their mean over vectors and components": lambda residual, chosen: F.mse_loss(
-        residual, chosen, reduction="sum"
-    ),
-    "the squares are summed over the components: take their mean": lambda residual, chosen: (
-        (residual - chosen).square().sum(-1).mean()
-    ),
-    "these are distances: take the mean of the squares": lambda residual, chosen: (
-        (residual - chosen).norm(dim=-1).mean()
-    ),
-    "the mean of the differences' sizes is taken: take that of their squares": F.l1_loss,
-    "a weight of 0.25 is in it: β comes later, outside": lambda residual, chosen: 0.25 * F.mse_loss(residual, chosen),
-    "the codeword is compared with what is left over: compare it with the residual that came in, before you subtract": (
-        lambda residual, chosen: F.mse_loss(residual - chosen, chosen)
-    ),
-}
+TERM_MISTAKES = dict(
+    term_summed=lambda residual, chosen: F.mse_loss(residual, chosen, reduction="sum"),
+    term_summed_over_components=lambda residual, chosen: (residual - chosen).square().sum(-1).mean(),
+    term_of_distances=lambda residual, chosen: (residual - chosen).norm(dim=-1).mean(),
+    term_of_sizes=F.l1_loss,
+    term_weighed=lambda residual, chosen: 0.25 * F.mse_loss(residual, chosen),
+    term_of_left_over=lambda residual, chosen: F.mse_loss(residual - chosen, chosen),
+)
 
 
 @exercise
@@ -367,39 +258,33 @@ def residual_layer(answer: Callable) -> str:
         x = torch.randn(num, dim, requires_grad=True)
         codebooks = (0.6 ** torch.arange(stages).view(-1, 1, 1) * torch.randn(stages, size, dim)).requires_grad_()
         inputs = {"x": x, "codebooks": codebooks}
-        quantized, terms = parts(run(answer, **inputs), "the quantized vectors", "the list of commitment terms")
+        quantized, terms = parts(run(answer, **inputs), "quantized", "terms")
         if isinstance(quantized, list | tuple) and isinstance(terms, Tensor):
-            raise Wrong("The quantized vectors come first, then the list of commitment terms.")
+            raise Wrong("quantized_first")
         _judge_values(quantized, x, codebooks)
         _judge_output(quantized, x, codebooks)
         if not isinstance(terms, Tensor | tuple | list) or getattr(terms, "ndim", 1) == 0 or len(terms) != stages:
-            raise Wrong(f"There should be {stages} commitment terms, one a stage, for codebooks of {stages} stages.")
+            raise Wrong("one_a_stage", stages=stages)
         for stage, (term, right) in enumerate(zip(terms, _commitment_terms(x, codebooks)[1], strict=True), 1):
             _judge_term(stage, term, right, x, codebooks)
             _judge_pull(stage, term, right, x, codebooks)
-    return "The Jacobian is the identity, and every stage pulls."
+    return say("right")
 
 
 def _judge_values(quantized: Tensor, x: Tensor, codebooks: Tensor) -> None:
-    fault = difference(quantized, _commitment_terms(x, codebooks)[0], "the quantized tensor")
-    for words, mistake in OUTPUT_MISTAKES.items():
-        if fault and not difference(quantized, mistake(x, codebooks)):
-            raise Wrong(f"{words} Seen {given({'x': x, 'codebooks': codebooks})}.")
-    if fault:
-        raise Wrong(f"{fault} {given({'x': x, 'codebooks': codebooks})}.")
+    inputs = {"x": x, "codebooks": codebooks}
+    if fault := difference(quantized, _commitment_terms(x, codebooks)[0], "output"):
+        if mistake := known(quantized, OUTPUT_MISTAKES, x, codebooks):
+            raise Wrong(mistake, inputs)
+        raise Wrong("fault", fault=fault, given=given(inputs))
 
 
 def _judge_term(stage: int, term: Tensor, right: Tensor, x: Tensor, codebooks: Tensor) -> None:
-    fault = difference(term, right, f"the commitment term of stage {stage}")
-    for words, mistake in TERM_MISTAKES.items():
-        if fault and not difference(term, _commitment_terms(x, codebooks, mistake)[1][stage - 1]):
-            raise Wrong(f"In the commitment term of stage {stage} {words}.")
-    if fault and not difference(term, right / len(codebooks)):
-        raise Wrong(f"The commitment term of stage {stage} is divided by the number of stages: leave each as it is.")
-    if fault and not difference(term, F.mse_loss(x, _chosen(x, codebooks, stage))):
-        raise Wrong(f"The commitment term of stage {stage} compares the codeword with x: compare it with the residual.")
-    if fault:
-        raise Wrong(f"{fault} {given({'x': x, 'codebooks': codebooks})}.")
+    if fault := difference(term, right, "term", stage=stage):
+        terms = {name: _commitment_terms(x, codebooks, made)[1][stage - 1] for name, made in TERM_MISTAKES.items()}
+        terms |= dict(term_averaged=right / len(codebooks), term_of_x=F.mse_loss(x, _chosen(x, codebooks, stage)))
+        facts = {"fault": fault, "given": given({"x": x, "codebooks": codebooks})}
+        raise Wrong(known(term, terms) or "fault", stage=stage, **facts)
 
 
 def _chosen(x: Tensor, codebooks: Tensor, stage: int) -> Tensor:
@@ -410,40 +295,27 @@ def _judge_output(quantized: Tensor, x: Tensor, codebooks: Tensor) -> None:
     weights, stages = torch.randn_like(x), len(codebooks)
     by_x, by_codebooks = gradients(weights * quantized, x, codebooks)
     if by_codebooks.any():
-        raise Wrong("The output moves the codebooks: add up detached codewords.")
+        raise Wrong("output_moves_codebooks")
     if not by_x.any():
-        raise Wrong("No gradient of the output reaches x: return straight_through(x, ...).")
+        raise Wrong("output_without_gradient")
     if stages > 1 and not difference(by_x, stages * weights):
-        raise Wrong(
-            f"With {stages} stages the output's gradient arrives {stages} times too large: one straight-through."
-        )
+        raise Wrong("several_straight_throughs", stages=stages)
     if difference(by_x, weights):
-        raise Wrong("The output's gradient must reach x as it is: one straight-through, around the sum of all stages.")
+        raise Wrong("other_gradient")
 
 
 def _judge_pull(stage: int, term: Tensor, right: Tensor, x: Tensor, codebooks: Tensor) -> None:
     by_x, by_codebooks = gradients(term, x, codebooks)
     if by_codebooks[stage - 1].any():
-        raise Wrong(f"The commitment term of stage {stage} moves the codebooks: detach the codewords.")
+        raise Wrong("term_moves_codebooks", stage=stage)
     if by_codebooks.any():
-        raise Wrong(
-            f"The residual that stage {stage} gets moves with the codebooks before it: detach a codeword where it is "
-            "subtracted, too."
-        )
+        raise Wrong("residual_moves_with_codebooks", stage=stage)
     if not by_x.any() and stage == 1:
-        raise Wrong("The commitment term of stage 1 doesn't pull x: don't detach the residual.")
-    if not by_x.any() and not _depends(term, x):
-        raise Wrong(
-            f"The commitment term of stage {stage} doesn't pull x: its residual is detached as a whole. Detach the "
-            "codeword alone: residual - chosen.detach()."
-        )
+        raise Wrong("term_1_without_pull")
     if not by_x.any():
-        raise Wrong(
-            f"The commitment term of stage {stage} doesn't pull x: subtract plain codewords from a residual that moves "
-            "with x, not their straight-through."
-        )
+        raise Wrong("hidden_by_straight_through" if _depends(term, x) else "residual_detached", stage=stage)
     if difference(by_x, *gradients(right, x)):
-        raise Wrong(f"The commitment term of stage {stage} has the right value and the wrong gradient by x.")
+        raise Wrong("term_gradient", stage=stage)
 
 
 def _depends(term: Tensor, x: Tensor) -> bool:
