@@ -106,7 +106,7 @@ def test_2_residual_without_gradient():
 
     def stages_summed(x, num_quantizers):
         """Ours is the mean over the stages."""
-        return num_quantizers * quantizer(x, num_quantizers).commitment_loss
+        return num_quantizers * quantizer(x, num_quantizers=num_quantizers).commitment_loss
 
     def encodec(x, num_quantizers):
         residual, loss = x, 0.0
