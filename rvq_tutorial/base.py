@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -62,9 +62,9 @@ class Quantizer(VectorLayer):
         self.codebook_sizes = tuple(codebook_sizes)
         self.commitment_weight = commitment_weight
         self.gradient = gradient
-        self.stages = nn.ModuleList(
-            Codebook(dim, size, codebook_update, decay, dead_code_threshold, similarity) for size in codebook_sizes
-        )
+        settings = (codebook_update, decay, dead_code_threshold, similarity)
+        stages = nn.ModuleList(Codebook(dim, size, *settings) for size in codebook_sizes)
+        self.stages = cast(Sequence[Codebook], stages)
         self._may_be_random = True
 
     @property
@@ -145,7 +145,7 @@ class Quantizer(VectorLayer):
         if self.codebook_update != "gradient":
             codebook_loss = torch.zeros_like(codebook_loss)
         loss = codebook_loss + self.commitment_weight * commitment_loss
-        return QuantizerOutput(quantized, indices, codebook_loss, commitment_loss, loss, stage_losses)
+        return QuantizerOutput(quantized, indices, codebook_loss, commitment_loss, loss, stage_losses.detach())
 
 
 def squared_norm(x: Tensor) -> Tensor:

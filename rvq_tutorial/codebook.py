@@ -69,7 +69,8 @@ class Codebook(nn.Module):
     @property
     def last_perplexity(self) -> Tensor:
         """So many codewords, used alike, would be as varied as the last batch's choice: 2 to the entropy in bits."""
-        return torch.special.entr(self.last_counts / self.last_counts.sum()).sum().exp()
+        entropy: Tensor = torch.special.entr(self.last_counts / self.last_counts.sum()).sum()
+        return entropy.exp()
 
     @property
     def is_started(self) -> bool:

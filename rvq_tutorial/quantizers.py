@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rvq_tutorial.arguments import check_codebooks, check_indices, check_range, check_vectors, check_whole
@@ -64,8 +63,7 @@ class VectorQuantizer(Quantizer):
             settings: the constructor's.
         """
         check_vectors(codebook, "codebook", "(K, dim)")
-        codebook_size, dim = codebook.shape
-        quantizer = cls(dim, codebook_size, **settings | FROZEN if freeze else settings)
+        quantizer = cls(codebook.shape[1], len(codebook), **settings | FROZEN if freeze else settings)
         quantizer._start([codebook])
         return quantizer
 
@@ -81,9 +79,8 @@ class VectorQuantizer(Quantizer):
         gradient, and neither the losses nor the codebook know of it.
 
         NaN and infinity are bad input, too, but not in training: there they come out again, in the loss and where they
-        came in, so that a GradScaler skips the step, and the codebook learns nothing from the whole batch.
-
-        Activation checkpointing would compute a step twice, with a codebook that has moved in between: RuntimeError.
+        came in, so that a GradScaler skips the step, and the codebook learns nothing from the whole batch. Activation
+        checkpointing would compute a step twice, with a codebook that has moved in between: RuntimeError.
         """
         rows, shape = self._vectors(x, mask, learning=self.training)
         indices = hide(nearest(rows, self.codebook), mask)
@@ -96,8 +93,7 @@ class VectorQuantizer(Quantizer):
             self.stages[0].update(rows, rows - chosen, indices)
 
         quantized = self._from_rows(CARRY[self.gradient](rows, chosen), shape, x.dtype)
-        stage_losses = commitment_loss.detach()[None]
-        return self._output(quantized, indices.view(shape), codebook_loss, commitment_loss, stage_losses)
+        return self._output(quantized, indices.view(shape), codebook_loss, commitment_loss, commitment_loss[None])
 
     def encode(self, x: Tensor) -> Tensor:
         """Index of the codeword nearest to each vector: x → int64, x's shape without the channel dim."""
@@ -166,7 +162,7 @@ class ResidualVectorQuantizer(Quantizer):
         check_codebooks(codebooks, "codebooks")
         sizes = [len(codebook) for codebook in codebooks]
         quantizer = cls(codebooks[0].shape[1], sizes, len(sizes), **settings | FROZEN if freeze else settings)
-        quantizer._start(codebooks)
+        quantizer._start(list(codebooks))
         return quantizer
 
     @property
@@ -235,11 +231,11 @@ class ResidualVectorQuantizer(Quantizer):
         """
         rows, shape = self._vectors(x)
         codebooks = self._first_codebooks(num_quantizers)
-        paths, left = [], []
-        for indices, residual in best_paths(rows.detach(), codebooks, self.beam_size):
-            paths.append(F.pad(indices, (0, len(codebooks) - indices.shape[-1]), value=-1))
-            left.append(residual.square().sum(-1))
-        indices, distances = torch.stack(paths, -2), torch.stack(left, -1)
+        indices = torch.full((rows.shape[0], len(codebooks), len(codebooks)), -1, device=rows.device)
+        distances = rows.new_empty(rows.shape[0], len(codebooks))
+        for m, (path, residual) in enumerate(best_paths(rows.detach(), codebooks, self.beam_size)):
+            indices[:, m, : m + 1] = path
+            distances[:, m] = residual.square().sum(-1)
         return indices.view(*shape, *indices.shape[1:]), distances.view(*shape, len(codebooks))
 
     def decode(self, indices: Tensor) -> Tensor:
@@ -255,7 +251,8 @@ class ResidualVectorQuantizer(Quantizer):
         if len(set(self.codebook_sizes)) > 1:
             for stage, index in stages:
                 check_indices(index, -1, len(stage.vectors) - 1)
-        return self._from_vectors(sum(stage.lookup(index, skips) for stage, index in stages))
+        first, *others = (stage.lookup(index, skips) for stage, index in stages)
+        return self._from_vectors(sum(others, start=first))
 
     @torch.no_grad()
     def fit(self, x: Tensor, mask: Tensor | None = None) -> "ResidualVectorQuantizer":
