@@ -5,6 +5,7 @@ from rvq_tutorial.clustering import KMeansResult, kmeans
 from rvq_tutorial.gradients import rotate, straight_through
 from rvq_tutorial.quantizers import ResidualVectorQuantizer, VectorQuantizer
 from rvq_tutorial.search import nearest
+from rvq_tutorial.tables import StoredVectors, distance_tables
 
 __version__ = "0.1.0"
 
@@ -12,7 +13,9 @@ __all__ = [
     "KMeansResult",
     "QuantizerOutput",
     "ResidualVectorQuantizer",
+    "StoredVectors",
     "VectorQuantizer",
+    "distance_tables",
     "kmeans",
     "nearest",
     "rotate",

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rvq_tutorial import portable
+
 FEW_VECTORS = 4
 FEW_DIFFERENCES = 2**18
 BLOCK = 32
@@ -50,7 +52,8 @@ def nearest(x: Tensor, codebook: Tensor) -> Tensor:
         raise ValueError(f"codebook must have shape (K, dim) with K ≥ 1, got {tuple(codebook.shape)}")
     if x.ndim == 0 or x.shape[-1] != codebook.shape[1]:
         raise ValueError(f"x must have size dim = {codebook.shape[1]} along its last axis, got shape {tuple(x.shape)}")
-    return _nearest(x.detach().reshape(-1, x.shape[-1]), codebook.detach()).view(x.shape[:-1])
+    search = portable.nearest if portable.is_wanted() else _nearest
+    return search(x.detach().reshape(-1, x.shape[-1]), codebook.detach()).view(x.shape[:-1])
 
 
 def nearest_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[Tensor, Tensor]:
@@ -59,11 +62,12 @@ def nearest_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[T
     A way pairs a residual (its `parent`, 0 to B − 1) with a codeword (its `index`); the best leaves the smallest
     ‖residual − codeword‖. Where only B·K < `beam_size` ways exist, all are returned.
     """
-    ways = _nearest_ways(residuals.detach(), codebook.detach(), beam_size)
+    search = portable.nearest_ways if portable.is_wanted() else _nearest_ways
+    ways = search(residuals.detach(), codebook.detach(), beam_size)
     return ways // len(codebook), ways % len(codebook)
 
 
-# As operators of their own, the loops below are one opaque step to torch.compile and torch.export.
+# As operators of their own, the loops below are one opaque step to torch.compile.
 
 
 @torch.library.custom_op("rvq_tutorial::nearest", mutates_args=())
@@ -165,13 +169,13 @@ def _scores(
         rows = slice(start, min(start + step, len(x)))
         centred = x[rows].to(centre.dtype) - centre
         out = buffer[: len(centred)]
-        with _all_digits(x.device):
+        with all_digits(x.device):
             torch.addmm(half_norms, centred, transposed, alpha=-1, out=out)
         yield rows, centred, out
 
 
 @contextmanager
-def _all_digits(device: torch.device) -> Iterator[None]:
+def all_digits(device: torch.device) -> Iterator[None]:
     """Multiply matrices as if nobody had allowed fewer digits. For this process, so one thread at a time may."""
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
         settings = (torch.backends.mkldnn if device.type == "cpu" else torch.backends.cuda).matmul

@@ -1,4 +1,4 @@
-"""torch.compile(fullgraph=True) and torch.export: one graph, and the same result.
+"""torch.compile(fullgraph=True): one graph, and the same result.
 
 Compiled with "aot_eager", which stops before machine code: making that would need a C++ compiler on every machine.
 """
@@ -7,7 +7,6 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 from rvq_tutorial import ResidualVectorQuantizer, VectorQuantizer, nearest
 
@@ -81,28 +80,14 @@ def test_compiled_search():
     torch.compiler.reset()
 
 
-class Call(nn.Module):
-    """A module's method as a module's forward: what torch.export exports."""
+def test_compiled_search_is_still_the_fast_one():
+    """One operator of ours, not the formulas that an exported graph gets."""
+    operators = []
 
-    def __init__(self, module, method):
-        super().__init__()
-        self.module = module
-        self.method = method
+    def watch(graph, _):
+        operators.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
 
-    def forward(self, argument):
-        return getattr(self.module, self.method)(argument)
-
-
-def test_exported_encode_and_decode(quantizer, tmp_path):
-    """For any batch size, and after a trip over the disk."""
-    batch = torch.export.Dim("batch", min=2)
-    x = torch.randn(7, 4)
-    indices = quantizer.encode(x)
-    for method, example, argument in [
-        ("encode", torch.randn(5, 4), x),
-        ("decode", indices[:5], indices),
-    ]:
-        program = torch.export.export(Call(quantizer, method), (example,), dynamic_shapes=({0: batch},))
-        torch.export.save(program, tmp_path / f"{method}.pt2")
-        loaded = torch.export.load(tmp_path / f"{method}.pt2").module()
-        assert torch.equal(loaded(argument), getattr(quantizer, method)(argument))
+    torch.compile(nearest, fullgraph=True, backend=watch)(torch.randn(50, 4), torch.randn(300, 4))
+    assert "rvq_tutorial.nearest.default" in operators
+    torch.compiler.reset()
