@@ -14,11 +14,11 @@ exercises: dict[str, list[str]] = {}  # by the module that holds their checks, i
 
 
 class Wrong(Exception):
-    """An answer is wrong; a sentence tells the learner why, and another on which inputs, if they are given."""
+    """An answer is wrong: a sentence tells the learner why, and another on which inputs, where they are given."""
 
-    def __init__(self, name: str, inputs: Mapping[str, Any] | None = None, /, **facts: Any) -> None:
-        words = say(name, **facts)
-        super().__init__(words if inputs is None else f"{words} {say('seen', given=given(inputs))}")
+    def __init__(self, name: str, seen: Mapping[str, Any] | str = "", /, **facts: Any) -> None:
+        seen = seen if isinstance(seen, str) else say("seen", given=given(seen))
+        super().__init__(f"{say(name, **facts)} {seen}".rstrip())
 
 
 class Unsolved(Exception):
