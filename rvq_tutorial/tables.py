@@ -14,7 +14,6 @@ the first stage.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,6 @@ from torch import Tensor
 
 from rvq_tutorial.arguments import check_finite, check_floating, check_indices, check_whole
 from rvq_tutorial.base import Quantizer
-from rvq_tutorial.codebook import Codebook
 from rvq_tutorial.search import all_digits
 
 # So many at a time: a CPU keeps their tables and their distances in its cache.
@@ -125,7 +123,7 @@ class StoredVectors:
 
 def _codebooks(quantizer: Quantizer) -> tuple[list[Tensor], Tensor]:
     """Each stage's codewords and, last, what index −1 adds: (K + 1, dim); and the origin, taken off the first stage."""
-    vectors = [cast(Codebook, stage).vectors for stage in quantizer.stages]
+    vectors = [stage.vectors for stage in quantizer.stages]
     codebooks = [F.pad(v.to(torch.promote_types(v.dtype, torch.float32)), (0, 0, 0, 1)) for v in vectors]
     origin = codebooks[0][:-1].median(0).values
     codebooks[0] -= origin

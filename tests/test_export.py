@@ -124,3 +124,9 @@ def test_one_codeword_far_out_spoils_no_other(place):
 def test_portable_search_in_float32_at_least(dtypes):
     x, codebook = (randn(300, DIM, seed=i).to(getattr(torch, dtype)) for i, dtype in enumerate(dtypes))
     assert torch.equal(portable.nearest(x, codebook), nearest(x, codebook))
+
+
+def test_portable_search_uses_double_precision_where_it_came():
+    codebook = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    x = torch.tensor([[0.5 - 1e-12], [0.5 + 1e-12]], dtype=torch.float64)
+    assert portable.nearest(x, codebook).tolist() == [0, 1]

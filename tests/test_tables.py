@@ -101,13 +101,14 @@ def test_never_negative():
     assert (StoredVectors(quantizer, indices).distances(quantizer.decode(indices)) >= 0).all()
 
 
-def test_half_precision_and_autocast_keep_float32s_digits():
+def test_whatever_the_types_float32s_digits_count():
     quantizer, indices, queries = make(), some_indices(50), randn(10, DIM, seed=2)
     stored = StoredVectors(quantizer, indices)
     expected = stored.distances(queries)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(stored.distances(queries), expected)
-    assert torch.equal(stored.distances(queries.half()), stored.distances(queries.half().float()))
+    for dtype in (torch.float16, torch.float64):
+        assert torch.equal(stored.distances(queries.to(dtype)), stored.distances(queries.to(dtype).float()))
     half = make().half()
     result = StoredVectors(half, indices).distances(queries)
     torch.testing.assert_close(result, squared_distances(queries, half.float().decode(indices)))
