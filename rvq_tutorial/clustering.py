@@ -69,12 +69,12 @@ def _spread_out(x: Tensor, num_clusters: int, generator: torch.Generator | None)
     device = x.device if generator is None else generator.device
     sample = torch.randperm(len(x), generator=generator, device=device)[: START_SAMPLE * num_clusters]
     x = x[sample.to(x.device)]
-    draws = torch.rand(num_clusters, generator=generator, device=device, dtype=x.dtype).to(x.device)
+    draws = torch.rand(num_clusters, generator=generator, device=device, dtype=x.dtype).cpu()
 
-    chosen = torch.zeros(num_clusters, dtype=torch.int64, device=x.device)  # the first is sample 0, any one
+    chosen = torch.zeros(num_clusters, dtype=torch.int64)  # the first is sample 0, any one
     distances = torch.full_like(x[:, 0], torch.inf)
     for i in range(1, num_clusters):
-        distances = torch.minimum(distances, (x - x[chosen[i - 1]]).square().sum(1))
-        cumulative = distances.cumsum(0)
+        distances = torch.minimum(distances, (x - x[int(chosen[i - 1])]).square().sum(1))
+        cumulative = distances.cpu().cumsum(0)  # deterministic algorithms have none of numbers like these on a GPU
         chosen[i] = torch.searchsorted(cumulative, draws[i] * cumulative[-1]).clamp_max(len(x) - 1)
-    return x[chosen]
+    return x[chosen.to(x.device)]

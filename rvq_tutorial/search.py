@@ -10,8 +10,7 @@ codeword), halve the rest. What remains is one matrix product. Around it:
   ‖x‖² it keeps seven digits. Some vectors' distances to their choice tell, and then float64 searches anew. On a CPU
   only: an accelerator's searches run ahead of the program, which would have to wait for each of them to ask.
 - All digits of float32 are used, whatever torch.set_float32_matmul_precision allows to other products.
-- torch's argmin walks along a row one number at a time, its amin takes sixteen. So: amin of every block of 32 columns,
-  then argmin inside the best block. For few codewords, or several of the best, NumPy's argmin does better.
+- On a CPU, torch's argmin walks along a row one number at a time, NumPy's takes sixteen.
 
 Few vectors, as when a signal is coded while it comes in, don't pay for all that. Their distances are taken as they are
 defined, difference by difference, which is exact wherever they lie.
@@ -22,17 +21,14 @@ from contextlib import contextmanager
 from threading import Lock
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rvq_tutorial import portable
 
-FEW_VECTORS = 4
+FEW_VECTORS = 4  # up to so many, or to so many differences, are compared by the definition
 FEW_DIFFERENCES = 2**18
-BLOCK = 32
 TYPICAL_CODEWORDS = 64  # so many of them say enough about where they all lie
-MANY_CODEWORDS = 512  # from here on, blocks pay
-BUFFER = 2**21  # scores at a time: 8 MB, which a CPU keeps in its cache
+BUFFER = 2**20  # scores at a time: 4 MB, which a CPU keeps in its cache
 ACCELERATOR_BUFFER = 2**26
 SAMPLE = 256  # so many vectors tell whether float32 is too coarse
 COARSE = 100  # ‖x‖ over ‖x − codeword‖ from which on it is: rounding would come to a thousandth of the latter's square
@@ -83,9 +79,8 @@ def _nearest(x: Tensor, codebook: Tensor) -> Tensor:
 
 def _nearest_from(centre: Tensor, x: Tensor, codebook: Tensor) -> Tensor:
     indices = x.new_empty(len(x), dtype=torch.int64)
-    in_blocks = len(codebook) >= MANY_CODEWORDS
-    for rows, _, scores in _scores(centre, x, codebook, columns=BLOCK if in_blocks else 1):
-        indices[rows] = _block_argmin(scores) if in_blocks else _argmin(scores)
+    for rows, _, scores in _scores(centre, x, codebook):
+        indices[rows] = _argmin(scores)
     return indices
 
 
@@ -144,34 +139,30 @@ def _search_dtype(x: Tensor, codebook: Tensor) -> torch.dtype:
 
 def _centre(x: Tensor, codebook: Tensor) -> Tensor:
     """A typical codeword, in the type to search in."""
-    return codebook[:: len(codebook) // TYPICAL_CODEWORDS + 1].to(_search_dtype(x, codebook)).median(0).values
+    some = codebook[:: len(codebook) // TYPICAL_CODEWORDS + 1].to(_search_dtype(x, codebook))
+    return some.sort(0).values[(len(some) - 1) // 2]  # deterministic algorithms have no median on a GPU
 
 
-def _scores(
-    centre: Tensor, x: Tensor, codebook: Tensor, columns: int = 1, group: int = 1
-) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield some rows, x there with the centre taken off, and the scores ½‖c‖² − x·c of those rows, in its type.
+def _scores(centre: Tensor, x: Tensor, codebook: Tensor, group: int = 1) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield some rows, a multiple of `group`, x there with the centre taken off, and their scores ½‖c‖² − x·c.
 
-    The number of columns is a multiple of `columns` (the extra ones are +inf), that of the rows of `group`.
-    The scores live in one buffer, which the next step overwrites.
+    Both are in the centre's type, and live in buffers that the next step overwrites.
     """
     codebook = codebook.to(centre.dtype) - centre
     half_norms = codebook.square().sum(1) / 2
-
-    extra = -len(codebook) % columns
-    half_norms = F.pad(half_norms, (0, extra), value=torch.inf)
-    transposed = F.pad(codebook, (0, 0, 0, extra)).t().contiguous()
+    transposed = codebook.t().contiguous()
 
     buffer_size = BUFFER if x.device.type == "cpu" else ACCELERATOR_BUFFER
-    step = max(1, buffer_size // (len(half_norms) * group)) * group
-    buffer = half_norms.new_empty(min(step, len(x)), len(half_norms))
+    step = max(1, buffer_size // (len(codebook) * group)) * group
+    buffer = codebook.new_empty(min(step, len(x)), len(codebook))
+    x_buffer = codebook.new_empty(len(buffer), x.shape[1])
     for start in range(0, len(x), step):
         rows = slice(start, min(start + step, len(x)))
-        centred = x[rows].to(centre.dtype) - centre
-        out = buffer[: len(centred)]
+        num = rows.stop - start
+        centred = torch.sub(x[rows], centre, out=x_buffer[:num])
         with all_digits(x.device):
-            torch.addmm(half_norms, centred, transposed, alpha=-1, out=out)
-        yield rows, centred, out
+            scores = torch.addmm(half_norms, centred, transposed, alpha=-1, out=buffer[:num])
+        yield rows, centred, scores
 
 
 @contextmanager
@@ -200,12 +191,3 @@ def all_digits(device: torch.device) -> Iterator[None]:
 def _argmin(scores: Tensor) -> Tensor:
     """argmin(1) of a (rows, columns) table."""
     return torch.from_numpy(scores.numpy().argmin(1)) if scores.device.type == "cpu" else scores.argmin(1)
-
-
-def _block_argmin(scores: Tensor) -> Tensor:
-    """The same for a table whose columns come in whole blocks."""
-    num_blocks = scores.shape[1] // BLOCK
-    blocks = scores.view(-1, BLOCK)
-    best = blocks.amin(1).view(-1, num_blocks).min(1).indices  # min(1) is a little quicker than argmin(1)
-    first_of_row = torch.arange(0, len(blocks), num_blocks, device=scores.device)
-    return best * BLOCK + blocks.index_select(0, first_of_row + best).min(1).indices
