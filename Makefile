@@ -1,5 +1,6 @@
 # make lab        set everything up in .venv and open the course in JupyterLab
 # make test       run every test; fetches a browser for them if there is none
+# make lint       what make test looks at first: style, types, notebooks that are their sources'
 # make notebooks  rebuild the notebooks from notebooks/sources
 # make measurements  measure what takes longer than a notebook may, for the notebooks to draw
 # make solved     write the solved edition, for teachers, to build/solved
@@ -15,21 +16,23 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 ALLOW_ROOT := $(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
 OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 
-.PHONY: lab test notebooks solved measurements pretrained card bench browser
+.PHONY: lab test lint notebooks solved measurements pretrained card bench browser
 
 lab: $(VENV)/.has-lab $(OVERRIDES)
 	$(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
 
 # Every notebook runs unsolved; solved, each cell twice in a row and then all once more; and as it is, in a browser.
-test: browser
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python tools/build_notebooks.py --check
+test: lint browser
 	rm -rf build/rehearsals
 	$(BIN)/python tools/build_notebooks.py --rehearsals build/rehearsals
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 tests build/rehearsals
+
+lint: $(VENV)/.has-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/build_notebooks.py --check
 
 notebooks: $(VENV)/.has-test
 	$(BIN)/python tools/build_notebooks.py

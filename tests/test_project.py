@@ -2,16 +2,18 @@
 
 import re
 import subprocess
+from importlib import import_module
+from pathlib import Path
 
 import nbformat
 import reading
 import yaml
 from editions import NOTEBOOKS, ROOT, project, repository
 from packaging.requirements import Requirement
-from rewrite_links import rewritten, timed
+from rewrite_links import PAGES, README, WITH_LINKS, rewritten, timed
 
-README = ROOT / "README.md"
-GENERATED = {README, *NOTEBOOKS.glob("*.ipynb")}
+import rvq_tutorial
+
 CONDA_NAMES = {"pytorch": "torch", "playwright-python": "playwright"}
 
 
@@ -39,7 +41,7 @@ def test_environment_and_pyproject_name_the_same_dependencies() -> None:
 
 
 def test_every_link_to_the_repository_is_the_one_in_pyproject() -> None:
-    for path in GENERATED:
+    for path in WITH_LINKS:
         text = path.read_text(encoding="utf-8")
         assert text == rewritten(text), f"{path.name}: run tools/rewrite_links.py"
 
@@ -56,15 +58,25 @@ def test_the_address_stands_nowhere_else() -> None:
     address = re.compile(rf"(github\.com|/github|/gh)/({owner}/[\w-]+|[\w-]+/{name}\b)", re.IGNORECASE)
     for path, text in _texts().items():
         found = {match[2] for match in address.finditer(text)}
-        allowed = {repository()} if path in GENERATED | {ROOT / "pyproject.toml"} else set()
+        allowed = {repository()} if path in {*WITH_LINKS, ROOT / "pyproject.toml"} else set()
         assert found <= allowed, f"{path.relative_to(ROOT)} has a hard-coded address: {found - allowed}"
 
 
-def test_the_readme_links_to_what_exists_and_to_every_notebook() -> None:
-    links = re.findall(r"\]\(([^)#\s]+)|(?:src|href)=\"([^\"#]+)\"", README.read_text(encoding="utf-8"))
-    local = {link for pair in links for link in pair if link and not re.match(r"\w+:", link)}
-    assert not [link for link in local if not (ROOT / link).exists()]
-    assert {f"notebooks/{path.name}" for path in NOTEBOOKS.glob("*.ipynb")} <= local
+def _local_links(page: Path) -> set[str]:
+    """Where a page leads to within the repository, from its own folder."""
+    links = re.findall(r"\]\(([^)#\s]+)|(?:src|href)=\"([^\"#]+)\"", page.read_text(encoding="utf-8"))
+    return {link for pair in links for link in pair if link and not re.match(r"\w+:", link)}
+
+
+def test_the_pages_link_to_what_exists_and_the_readme_to_every_notebook() -> None:
+    for page in (*PAGES, ROOT / "CHANGELOG.md"):
+        assert not [link for link in _local_links(page) if not (page.parent / link).exists()], page.name
+    assert {f"notebooks/{path.name}" for path in NOTEBOOKS.glob("*.ipynb")} <= _local_links(README)
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached = {(README.parent / link).resolve() for link in _local_links(README)}
+    assert set(PAGES) - {README} <= reached
 
 
 def test_the_readme_states_the_minutes_that_each_notebook_takes() -> None:
@@ -77,3 +89,37 @@ def test_the_readme_states_the_minutes_that_each_notebook_takes() -> None:
 def test_every_notebook_is_read_in_45_minutes() -> None:
     for path in NOTEBOOKS.glob("*.ipynb"):
         assert round(reading.minutes(nbformat.read(path, as_version=4))) <= 45, path.name
+
+
+def test_the_citation_is_of_this_version_and_address() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what its schema asks for
+    assert citation["version"] == rvq_tutorial.__version__
+    assert citation["repository-code"] == project()["urls"]["Repository"]
+    assert citation["license"] == project()["license"]
+
+
+def test_the_changelog_has_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert text.index("\n## [Unreleased]\n") < text.index(f"\n## [{rvq_tutorial.__version__}] – ")
+
+
+def test_the_changelog_leads_to_names_that_exist() -> None:
+    rows = re.findall(r"^ *\| `[^|]+` \| `([^`]+)`.*\|$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert len(rows) >= 5
+    for now in rows:
+        if now.startswith("from "):
+            exec(now, {})
+        else:
+            module, _, name = now.rpartition(".")
+            assert hasattr(import_module(module), name), now
+
+
+def test_a_commit_is_held_to_what_make_test_looks_at_first() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = [hook for repository in config["repos"] for hook in repository["hooks"]]
+    assert [(repository["repo"], hook["language"]) for repository in config["repos"] for hook in hooks] == [
+        ("local", "system")
+    ]
+    assert [hook["entry"] for hook in hooks] == ["make lint"]
+    assert re.search(r"^test: lint\b", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Make README.md say what stands elsewhere: the repository's address, and the minutes that each notebook takes.
+"""Make the pages say what stands elsewhere: the repository's address, and the minutes that each notebook takes.
 
     python tools/rewrite_links.py
 
@@ -12,9 +12,12 @@ import reading
 from editions import NOTEBOOKS, ROOT, repository
 
 README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+WITH_LINKS = [*PAGES, ROOT / "CITATION.cff", *sorted(NOTEBOOKS.glob("*.ipynb"))]
 
 LINK = re.compile(
-    r"(colab\.research\.google\.com/github/|mybinder\.org/v2/gh/|git\+https://github\.com/|git clone https://github\.com/)"
+    r"(colab\.research\.google\.com/github/|mybinder\.org/v2/gh/"
+    r"|(?:git\+|git clone |repository-code: )https://github\.com/)"
     r"[\w.-]+/[\w.-]+"
 )
 
@@ -36,7 +39,7 @@ def timed(text: str) -> str:
 
 def main() -> None:
     """Rewrite the files in place."""
-    for path in (README, *NOTEBOOKS.glob("*.ipynb")):
+    for path in WITH_LINKS:
         path.write_text(rewritten(path.read_text(encoding="utf-8")), encoding="utf-8")
     README.write_text(timed(README.read_text(encoding="utf-8")), encoding="utf-8")
 
