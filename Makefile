@@ -50,7 +50,7 @@ pretrained: $(VENV)/.has-test
 card: $(VENV)/.has-test
 	$(BIN)/python tools/model_card.py
 
-bench: $(VENV)/.has-bench
+bench: $(VENV)/.has-test
 	$(BIN)/python -m benchmarks
 
 # Debian's Chromium where we may install it, Playwright's own elsewhere.
@@ -61,7 +61,6 @@ browser: $(VENV)/.has-test
 
 $(VENV)/.has-lab: EXTRAS := lab
 $(VENV)/.has-test: EXTRAS := lab,test
-$(VENV)/.has-bench: EXTRAS := lab,test,bench
 
 # Of all that pip says a learner wants to see only that it goes on: the names of what it fetches.
 NAMES := awk '/^Collecting/ { sub(/[^[:alnum:]_.-].*/, "", $$2); printf "%s ", $$2; fflush() } \

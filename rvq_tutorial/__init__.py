@@ -4,18 +4,22 @@ from rvq_tutorial.base import QuantizerOutput
 from rvq_tutorial.clustering import KMeansResult, kmeans
 from rvq_tutorial.gradients import rotate, straight_through
 from rvq_tutorial.quantizers import ResidualVectorQuantizer, VectorQuantizer
+from rvq_tutorial.scalars import FiniteScalarQuantizer, ResidualFiniteScalarQuantizer, entropy_loss
 from rvq_tutorial.search import nearest
 from rvq_tutorial.tables import StoredVectors, distance_tables
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FiniteScalarQuantizer",
     "KMeansResult",
     "QuantizerOutput",
+    "ResidualFiniteScalarQuantizer",
     "ResidualVectorQuantizer",
     "StoredVectors",
     "VectorQuantizer",
     "distance_tables",
+    "entropy_loss",
     "kmeans",
     "nearest",
     "rotate",

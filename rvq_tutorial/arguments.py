@@ -5,7 +5,7 @@ inside torch.compile: a compiled graph can't look at values and stop.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
 import torch
@@ -90,6 +90,26 @@ def check_indices(indices: Tensor, low: int, high: int) -> bool:
     return least < 0
 
 
+def check_stages(indices: Tensor, high: int, num_quantizers: int) -> bool:
+    """As check_indices, from −1, for 1 to `num_quantizers` stages along the last axis."""
+    skips = check_indices(indices, -1, high)
+    if indices.ndim == 0 or not 1 <= indices.shape[-1] <= num_quantizers:
+        raise ValueError(
+            f"indices must have 1 to {num_quantizers} stages along the last axis, got shape {tuple(indices.shape)}"
+        )
+    return skips
+
+
+def check_levels(levels: Sequence[int]) -> None:
+    """Raise unless `levels` are whole numbers ≥ 2, one for each channel, whose product an int64 can count."""
+    if not isinstance(levels, Sequence) or isinstance(levels, str) or not levels:
+        raise ValueError(f"levels must be a list with a whole number ≥ 2 for each channel, got {levels!r}")
+    for each in levels:
+        check_whole(each, "each of levels", low=2)
+    if math.prod(levels) > 2**63 - 1:
+        raise ValueError(f"levels must have a product below 2^63, for an index to hold it, got {list(levels)}")
+
+
 def check_one_of(value: str, name: str, *allowed: str) -> None:
     """Raise unless `value` is one of those allowed."""
     if value not in allowed:
@@ -97,10 +117,10 @@ def check_one_of(value: str, name: str, *allowed: str) -> None:
         raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {value!r}")
 
 
-def check_whole(value: int, name: str, high: int | None = None) -> None:
-    """Raise unless `value` is a whole number from 1 to `high`."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1 or (high is not None and value > high):
-        limits = "≥ 1" if high is None else f"from 1 to {high}"
+def check_whole(value: int, name: str, high: int | None = None, low: int = 1) -> None:
+    """Raise unless `value` is a whole number from `low` to `high`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < low or (high is not None and value > high):
+        limits = f"≥ {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be a whole number {limits}, got {value!r}")
 
 

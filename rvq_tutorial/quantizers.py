@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rvq_tutorial.arguments import check_codebooks, check_indices, check_range, check_vectors, check_whole
+from rvq_tutorial.arguments import check_codebooks, check_indices, check_range, check_stages, check_vectors, check_whole
 from rvq_tutorial.base import FROZEN, Quantizer, QuantizerOutput, squared_norm
 from rvq_tutorial.codebook import CodebookUpdate, Similarity
 from rvq_tutorial.gradients import CARRY, Gradient, straight_through
@@ -243,10 +243,7 @@ class ResidualVectorQuantizer(Quantizer):
 
         The last axis holds the stages, 1 to M of them: any prefix of what `encode` gave. Index −1 skips a stage.
         """
-        skips = check_indices(indices, -1, max(self.codebook_sizes) - 1)
-        if indices.ndim == 0 or not 1 <= indices.shape[-1] <= self.num_quantizers:
-            axis = f"1 to {self.num_quantizers} stages along the last axis"
-            raise ValueError(f"indices must have {axis}, got shape {tuple(indices.shape)}")
+        skips = check_stages(indices, max(self.codebook_sizes) - 1, self.num_quantizers)
         stages = list(zip(self.stages, indices.unbind(-1), strict=False))
         if len(set(self.codebook_sizes)) > 1:
             for stage, index in stages:
