@@ -392,5 +392,5 @@ def test_13_round_trip():
         for m in range(1, 5):
             assert torch.equal(quantizer.decode(indices[..., :m]), forward(x, m))
 
-    tells_apart(decoding_any_prefix_is_the_output, lambda x, m: quantizer(x, m).quantized, usual_straight_through)
-    tells_apart(decoding_any_prefix_is_the_output, lambda x, m: quantizer(x, m).quantized, stages_subtracted)
+    tells_apart(decoding_any_prefix_is_the_output, lambda x, m: quantizer(x, num_quantizers=m).quantized, usual_straight_through)
+    tells_apart(decoding_any_prefix_is_the_output, lambda x, m: quantizer(x, num_quantizers=m).quantized, stages_subtracted)
