@@ -40,6 +40,4 @@ def say(name: str, /, **facts: Any) -> str:
     judge = _judge.get()
     known = sentences(SHARED, Path(inspect.getfile(judge)).with_suffix(".ini")) if judge else sentences(SHARED)
     section = judge.__name__ if judge and judge.__name__ in known else configparser.DEFAULTSECT
-    if name not in known[section]:  # until every module has its file
-        return name
     return known[section][name].format(**facts)
