@@ -1,5 +1,6 @@
 """Vector quantization and residual vector quantization, small enough to read in an evening."""
 
+from rvq_tutorial.around import Grouped, Projected
 from rvq_tutorial.base import QuantizerOutput
 from rvq_tutorial.clustering import KMeansResult, kmeans
 from rvq_tutorial.gradients import rotate, straight_through
@@ -12,7 +13,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FiniteScalarQuantizer",
+    "Grouped",
     "KMeansResult",
+    "Projected",
     "QuantizerOutput",
     "ResidualFiniteScalarQuantizer",
     "ResidualVectorQuantizer",

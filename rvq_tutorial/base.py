@@ -60,17 +60,13 @@ class Quantizer(VectorLayer):
             raise ValueError('similarity="cosine" needs codebook_update="ema" or "none": optimizers leave the sphere')
         super().__init__(dim, channel_dim)
         self.codebook_sizes = tuple(codebook_sizes)
+        self.bits = sum(map(math.log2, codebook_sizes))
         self.commitment_weight = commitment_weight
         self.gradient = gradient
         settings = (codebook_update, decay, dead_code_threshold, similarity)
         stages = nn.ModuleList(Codebook(dim, size, *settings) for size in codebook_sizes)
         self.stages = cast(Sequence[Codebook], stages)
         self._may_be_random = True
-
-    @property
-    def bits(self) -> float:
-        """Bits that the indices of one vector take: log2 K, summed over the stages."""
-        return sum(map(math.log2, self.codebook_sizes))
 
     @property
     def codebook_update(self) -> CodebookUpdate:

@@ -9,6 +9,9 @@ from rvq_tutorial.arguments import check_finite, check_floating, check_mask
 class VectorLayer(nn.Module):
     """A layer for vectors of size dim, which lie along x's axis channel_dim."""
 
+    bits: float  # that the indices of one vector take: log2 K, summed over the stages
+    index_shape: tuple[int, ...] = ()  # of those indices: () for a single one, (M,) for M stages
+
     def __init__(self, dim: int, channel_dim: int) -> None:
         super().__init__()
         self.dim = dim
@@ -18,6 +21,13 @@ class VectorLayer(nn.Module):
         self, x: Tensor, dtype: torch.dtype, mask: Tensor | None = None, *, finite: bool = True
     ) -> tuple[Tensor, torch.Size]:
         """Check x, lay its vectors out as rows: → (N, dim), zeros where not `mask`, and x's shape without channels."""
+        vectors = self._to_vectors(x, mask)
+        if finite:
+            check_finite(vectors, "x")
+        return vectors.reshape(-1, self.dim).to(dtype), vectors.shape[:-1]
+
+    def _to_vectors(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Check x, but not its values: → (..., dim), zeros where not `mask`."""
         check_floating(x, "x")
         if not -x.ndim <= self.channel_dim < x.ndim:
             raise ValueError(f"x must have the axis channel_dim = {self.channel_dim}, got shape {tuple(x.shape)}")
@@ -25,13 +35,11 @@ class VectorLayer(nn.Module):
             raise ValueError(
                 f"x must have size dim = {self.dim} along channel_dim = {self.channel_dim}, got shape {tuple(x.shape)}"
             )
-        x = x.movedim(self.channel_dim, -1)
+        vectors = x.movedim(self.channel_dim, -1)
         if mask is not None:
-            check_mask(mask, x.shape[:-1])
-            x = x.masked_fill(~mask.unsqueeze(-1), 0)
-        if finite:
-            check_finite(x, "x")
-        return x.reshape(-1, self.dim).to(dtype), x.shape[:-1]
+            check_mask(mask, vectors.shape[:-1])
+            vectors = vectors.masked_fill(~mask.unsqueeze(-1), 0)
+        return vectors
 
     def _from_rows(self, rows: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         return self._from_vectors(rows.view(*shape, self.dim)).to(dtype)

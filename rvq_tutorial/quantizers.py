@@ -151,6 +151,7 @@ class ResidualVectorQuantizer(Quantizer):
         super().__init__(dim, sizes, channel_dim, *learning, similarity="euclidean")
         self.codebook_size = sizes[0] if len(set(sizes)) == 1 else sizes
         self.num_quantizers = num_quantizers
+        self.index_shape = (num_quantizers,)
         self.quantize_dropout = quantize_dropout
         self.beam_size = beam_size
 

@@ -119,6 +119,7 @@ class ResidualFiniteScalarQuantizer(FiniteScalarQuantizer):
         check_whole(num_quantizers, "num_quantizers")
         super().__init__(levels, symmetric=True, channel_dim=channel_dim)
         self.num_quantizers = num_quantizers
+        self.index_shape = (num_quantizers,)
         self.bits *= num_quantizers
 
     def extra_repr(self) -> str:
