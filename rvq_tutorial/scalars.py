@@ -10,7 +10,6 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.special import entr
 
 from rvq_tutorial.arguments import check_floating, check_indices, check_levels, check_stages, check_whole
 from rvq_tutorial.base import QuantizerOutput, squared_norm
@@ -166,15 +165,16 @@ class ResidualFiniteScalarQuantizer(FiniteScalarQuantizer):
 
 
 def entropy_loss(x: Tensor, temperature: float = 0.01) -> Tensor:
-    """What LFQ adds to the loss (Yu et al. 2023, sec. 3.1): low if each bit is sure, and as often 1 as −1. In nats.
+    """What LFQ adds to the loss (Yu et al. 2023, sec. 3.1): low if choices are sure, and all as frequent. In nats.
 
-    For x, (..., dim), on its way to FiniteScalarQuantizer([2] * dim): the mean entropy of a vector's bits, where a
-    softmax of −(x − bit)² / temperature chooses, minus the entropy of the mean choice. That is summed over bits, which
-    bounds the paper's entropy of whole indices from above, without a list of all 2^dim.
+    For x, (..., dim), on its way to FiniteScalarQuantizer([2] * dim), where a softmax of −‖x − signs‖² / temperature
+    chooses among all 2^dim signs: the mean entropy of a choice, minus the entropy of the mean choice. (That of each bit
+    alone would need no list of them, but it is as high where all bits are copies of one.)
     """
     check_floating(x, "x")
-    one = (4 / temperature * x.reshape(-1, x.shape[-1])).sigmoid()
-    chances = torch.stack([one, 1 - one], 1).clamp(1e-5)  # (N, 2, dim), held off 0, where entr has no slope
-    num = max(len(chances), 1)
-    loss: Tensor = (entr(chances).sum(0) / num - entr(chances.sum(0) / num)).sum()
-    return loss
+    dim = x.shape[-1]
+    signs = FiniteScalarQuantizer([2] * dim).to(x.device).decode(torch.arange(2**dim, device=x.device))
+    choices = (2 / temperature * x.reshape(-1, dim).float() @ signs.T).log_softmax(-1)  # ‖x‖² and ‖signs‖² cancel
+    num = max(len(choices), 1)
+    mean = (choices.logsumexp(0) - math.log(num)).clamp_min(-100)  # no vectors: −∞
+    return (mean.exp() * mean).sum() - (choices.exp() * choices).sum() / num
