@@ -16,6 +16,7 @@ import matplotlib
 import torch
 
 from benchmarks import works
+from benchmarks.fingerprint import fingerprint
 from benchmarks.report import plot, table
 
 RESULTS = Path(__file__).parent / "results"
@@ -28,7 +29,7 @@ def heading() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
         f"`python -m benchmarks`, {date.today()}, on {_processor()}, {THREADS} threads of {os.cpu_count()} cores; "
-        f"Python {platform.python_version()}, {versions}.\n\n"
+        f"Python {platform.python_version()}, {versions}. Fingerprint of the code: {fingerprint()}.\n\n"
         "Medians; in brackets, times ours; below, the range of the middle half. All contenders of a row run in turn.\n"
     )
 

@@ -53,11 +53,13 @@ class OneHotResidual(nn.Module):
 
 
 class LucidrainsResidual(nn.Module):
-    """vector-quantize-pytorch's ResidualVQ with its defaults."""
+    """vector-quantize-pytorch's ResidualVQ; by default it has its rotation trick on."""
 
-    def __init__(self, dim: int, codebook_size: int, num_quantizers: int) -> None:
+    def __init__(self, dim: int, codebook_size: int, num_quantizers: int, rotation_trick: bool = True) -> None:
         super().__init__()
-        self.quantizer = ResidualVQ(dim=dim, codebook_size=codebook_size, num_quantizers=num_quantizers)
+        self.quantizer = ResidualVQ(
+            dim=dim, codebook_size=codebook_size, num_quantizers=num_quantizers, rotation_trick=rotation_trick
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         quantized, _, losses = self.quantizer(x[None])
@@ -81,6 +83,25 @@ class LucidrainsLatents(nn.Module):
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         quantized, indices, losses = self.quantizer(latents.flatten(2).mT)
         return quantized.mT.view_as(latents), indices, losses.sum()
+
+
+class PlainLoop:
+    """What anyone would write who has codebooks, (M, K, dim), and no library."""
+
+    def __init__(self, codebooks: Tensor) -> None:
+        self.codebooks = codebooks
+
+    def encode(self, x: Tensor) -> Tensor:
+        indices = []
+        for codebook in self.codebooks:
+            index = torch.cdist(x, codebook).argmin(1)
+            x = x - codebook[index]
+            indices.append(index)
+        return torch.stack(indices, -1)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        chosen = (F.embedding(index, c) for index, c in zip(indices.unbind(-1), self.codebooks, strict=True))
+        return torch.stack(list(chosen)).sum(0)
 
 
 class Bypass(nn.Module):

@@ -1,6 +1,7 @@
 """The works that are measured. Sizes are those of the course's design: N = 16,384 vectors of size 64 unless said."""
 
 from collections.abc import Callable
+from functools import partial
 
 import faiss
 import torch
@@ -9,7 +10,15 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin
 from torch import Tensor, nn
 
-from benchmarks.peers import Bypass, LucidrainsLatents, LucidrainsResidual, OneHotResidual, faiss_flat, faiss_residual
+from benchmarks.peers import (
+    Bypass,
+    LucidrainsLatents,
+    LucidrainsResidual,
+    OneHotResidual,
+    PlainLoop,
+    faiss_flat,
+    faiss_residual,
+)
 from benchmarks.report import Section
 from benchmarks.timing import Work, interleaved, peak_extra_megabytes
 from rvq_tutorial import ResidualVectorQuantizer, kmeans, nearest
@@ -18,6 +27,8 @@ from rvq_tutorial.metrics import shannon_distortion
 from rvq_tutorial.search import BUFFER
 
 N, DIM, STAGES = 16_384, 64, 8
+LUCIDRAINS = "vector-quantize-pytorch"
+WITHOUT_ROTATION = f"{LUCIDRAINS}, no rotation trick"
 
 
 def search(short: bool) -> Section:
@@ -52,10 +63,39 @@ def _bare_matmul(x: Tensor, codebook: Tensor) -> Work:
 def training_step(short: bool) -> Section:
     """Forward and backward through 8 stages that learn by moving averages."""
     values = {}
-    for size in (1024, 4096):
-        works = {name: _training_step(name, size, N) for name in ("ours", "one-hot", "vector-quantize-pytorch")}
-        values[f"K = {size}"] = interleaved(works, 1 if short else 5, f"training step, K = {size}")
+    for num, size, rounds in ((N, 1024, 7), (N, 4096, 5), (256, 64, 101)):
+        names = "ours", "one-hot", LUCIDRAINS, WITHOUT_ROTATION
+        works = {name: _training_step(name, size, num) for name in names}
+        row = f"N = {num:,}, K = {size}"
+        values[row] = interleaved(works, 1 + rounds // 20 if short else rounds, f"training step, {row}")
     return _in_ms("Training step, 8 stages", values)
+
+
+def one_frame(short: bool) -> Section:
+    """A single vector of size 128 at a time, as in a stream of sound. Theirs has codebooks of its own."""
+    codebooks = torch.randn(STAGES, 1024, 128)
+    x = torch.randn(1, 128)
+    ours, plain = ResidualVectorQuantizer.from_pretrained(codebooks).eval(), PlainLoop(codebooks)
+    lucidrains = LucidrainsResidual(128, 1024, STAGES).eval().quantizer
+    indices = plain.encode(x)
+    assert torch.equal(ours.encode(x), indices)
+    encoders = {
+        "ours": lambda: ours.encode(x),
+        "plain loop": lambda: plain.encode(x),
+        LUCIDRAINS: lambda: lucidrains(x[None])[1],
+    }
+    decoders = {
+        "ours": lambda: ours.decode(indices),
+        "plain loop": lambda: plain.decode(indices),
+        LUCIDRAINS: lambda: lucidrains.get_output_from_indices(indices[None]),
+    }
+    rounds = 31 if short else 301
+    with torch.no_grad():
+        values = {
+            "encode": interleaved(encoders, rounds, "one frame, encode"),
+            "decode": interleaved(decoders, rounds, "one frame, decode"),
+        }
+    return _in_ms("One frame, dim 128, 8 stages, K = 1024", values, digits=3)
 
 
 def autoencoder_step(short: bool) -> Section:
@@ -67,7 +107,7 @@ def autoencoder_step(short: bool) -> Section:
     quantizers = {
         "ours": ResidualVectorQuantizer(**residual, channel_dim=1),
         "no quantizer": Bypass(),
-        "vector-quantize-pytorch": LucidrainsLatents(**residual),
+        LUCIDRAINS: LucidrainsLatents(**residual),
     }
     images = torch.rand(64, 3, 64, 64)
     works = {}
@@ -94,7 +134,7 @@ def evaluation(short: bool) -> Section:
     """8 stages in eval mode. faiss encodes and decodes with our codebooks."""
     x = torch.randn(N, DIM)
     ours = _quantizer("ours", 1024).fit(x).eval()
-    lucidrains = _quantizer("vector-quantize-pytorch", 1024).eval()
+    lucidrains = _quantizer(LUCIDRAINS, 1024).eval()
     one_hot = _quantizer("one-hot", 1024).eval()
     peer, x_numpy = faiss_residual(ours.codebooks), x.numpy()
     peer.max_beam_size = 1
@@ -102,7 +142,7 @@ def evaluation(short: bool) -> Section:
         "ours": lambda: ours(x),
         "faiss": lambda: peer.decode(peer.compute_codes(x_numpy)),
         "one-hot": lambda: one_hot(x),
-        "vector-quantize-pytorch": lambda: lucidrains(x),
+        LUCIDRAINS: lambda: lucidrains(x),
     }
     with torch.no_grad():
         return _in_ms("Eval, 8 stages", {"K = 1024": interleaved(works, 2 if short else 9, "eval")})
@@ -110,7 +150,7 @@ def evaluation(short: bool) -> Section:
 
 def memory(short: bool) -> Section:
     """How far one training step raises the memory above what the inputs take."""
-    rows = {f"N = {N:,}": (("ours", "one-hot", "vector-quantize-pytorch"), N)}
+    rows = {f"N = {N:,}": (("ours", "one-hot", LUCIDRAINS), N)}
     if not short:
         rows[f"N = {16 * N:,}"] = (("ours",), 16 * N)
     values = {
@@ -191,6 +231,7 @@ def rate_distortion(short: bool) -> Section:
 
 SECTIONS: tuple[Callable[[bool], Section], ...] = (
     search,
+    one_frame,
     training_step,
     autoencoder_step,
     evaluation,
@@ -203,7 +244,12 @@ SECTIONS: tuple[Callable[[bool], Section], ...] = (
 
 
 def _quantizer(name: str, size: int) -> nn.Module:
-    makers = {"ours": ResidualVectorQuantizer, "one-hot": OneHotResidual, "vector-quantize-pytorch": LucidrainsResidual}
+    makers = {
+        "ours": ResidualVectorQuantizer,
+        "one-hot": OneHotResidual,
+        LUCIDRAINS: LucidrainsResidual,
+        WITHOUT_ROTATION: partial(LucidrainsResidual, rotation_trick=False),
+    }
     return makers[name](DIM, size, STAGES)
 
 
@@ -232,8 +278,8 @@ def _mse(x: Tensor, rebuilt: Tensor) -> float:
     return (x - rebuilt).square().mean().item()
 
 
-def _in_ms(title: str, seconds: dict[str, dict[str, list[float]]]) -> Section:
+def _in_ms(title: str, seconds: dict[str, dict[str, list[float]]], digits: int = 1) -> Section:
     values = {
         work: {name: [1000 * value for value in times] for name, times in row.items()} for work, row in seconds.items()
     }
-    return Section(title, "ms", values)
+    return Section(title, "ms", values, digits)
