@@ -173,3 +173,10 @@ def test_the_wheel_alone_with_torch_and_numpy(bare: Path, script: str, said: str
     run = subprocess.run([bare, "-I", "-c", script], cwd=bare.parent, capture_output=True, text=True)
     assert not run.returncode, run.stderr
     assert run.stdout == said
+
+
+def test_the_wheel_brings_every_file_of_the_package(bare: Path) -> None:
+    tracked = subprocess.run(["git", "ls-files", "rvq_tutorial"], cwd=ROOT, capture_output=True, text=True, check=True)
+    script = "import importlib.metadata; print(*importlib.metadata.files('rvq-tutorial'), sep='\\n')"
+    brought = subprocess.run([bare, "-I", "-c", script], cwd=bare.parent, capture_output=True, text=True, check=True)
+    assert set(tracked.stdout.split()) - set(brought.stdout.split()) == set()

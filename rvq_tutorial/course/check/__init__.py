@@ -2,6 +2,7 @@
 
 "✓ " it is right, "○ " it is not solved yet, "✗ " it is wrong, and what is wrong on which input. Nothing here raises.
 A check is a function marked `@exercise`: it raises `Wrong` or `Unsolved`, or returns what to say of a right answer.
+What it says stands by name in the `.ini` beside its module.
 """
 
 from rvq_tutorial.course.check import (

@@ -90,8 +90,8 @@ def compare(
     return result
 
 
-def known(result: Any, mistakes: Mapping[str, Any], /, *inputs: Any) -> str | None:
-    """The name of the first mistake that gives a result: a function of the inputs, a value, or a list of either."""
+def known(result: Any, mistakes: Mapping[Any, Any], /, *inputs: Any) -> Any:
+    """The mistake that gives a result, by name, or None: a function of the inputs, a value, or a list of either."""
     return next((name for name, mistake in mistakes.items() if _gives(mistake, inputs, result)), None)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rvq_tutorial.autoencoder.files import write_whole
+from rvq_tutorial.course.check.sentences import say
 
 FILE = "progress.json"  # in the folder where the notebook runs; to start over, delete it
 
@@ -55,7 +56,7 @@ class Map:
     @property
     def _sum(self) -> str:
         marks = [mark for row in self.notebooks.values() for mark in row.values()]
-        return f"{sum(marks)} of {len(marks)} exercises are solved."
+        return say("solved", number=sum(marks), all=len(marks))
 
 
 def _marked(row: Mapping[str, bool]) -> list[str]:

@@ -89,5 +89,7 @@ def test_no_exercise_says_something_else_where_all_say_the_same(module: str) -> 
 
 
 def test_each_shared_sentence_is_asked_for() -> None:
-    trees = [ast.parse((FOLDER / f"{module}.py").read_text(encoding="utf-8")) for module in ["judging", *MODULES]]
+    trees = [
+        ast.parse((FOLDER / f"{module}.py").read_text(encoding="utf-8")) for module in ["judging", "solved", *MODULES]
+    ]
     assert SHARED_NAMES - {name for tree in trees for name in _asked(tree)} == set()
