@@ -128,7 +128,7 @@ class Codebook(nn.Module):
         size = len(self.vectors)
         dead = learns & (self.usage * size < self.dead_code_threshold)
         # A vector that skipped this stage is no residual of it, so it may not stand in for a codeword.
-        candidates, _ = processes.spread_rows(size, self.steps, x, active, self.process_group)
+        candidates = processes.spread_rows(size, self.steps, x, active, self.process_group)
         self.vectors.copy_(torch.where(dead.unsqueeze(-1), candidates, self.vectors))
         self.usage.masked_fill_(dead, 1 / size)
         self.last_restarts.copy_(dead.sum())

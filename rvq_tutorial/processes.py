@@ -47,9 +47,7 @@ def all_rows(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     return torch.cat([rows[:size] for rows, size in zip(everyone, sizes, strict=True)])
 
 
-def spread_rows(
-    num: int, seed: Tensor, x: Tensor, active: Tensor, group: dist.ProcessGroup | None = None
-) -> tuple[Tensor, Tensor]:
+def spread_rows(num: int, seed: Tensor, x: Tensor, active: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """`num` of every process's active rows of x, well spread: the same on all processes, others for another `seed`.
 
     Active row number i·φ⁻¹ mod 1, as a share of all of them, for i = seed·num, seed·num + 1, …: multiples of the golden
@@ -61,7 +59,7 @@ def spread_rows(
         active: (N,), which of them may be taken.
 
     Returns:
-        The rows, (num, dim), and whether there is any active row, a bool without axes. Where not, they are zeros.
+        The rows, (num, dim); zeros where no row is active.
     """
     count = active.cumsum(0)
     mine = active.sum()
@@ -73,7 +71,7 @@ def spread_rows(
     wanted = (steps * golden % 2**32) * everyone // 2**32 - before  # 0: this process's first active row
     here = (wanted >= 0) & (wanted < mine)
     rows = torch.searchsorted(count, wanted + 1).clamp(0, len(x) - 1)
-    return total(torch.where(here.unsqueeze(-1), x.index_select(0, rows), 0), group), everyone > 0
+    return total(torch.where(here.unsqueeze(-1), x.index_select(0, rows), 0), group)
 
 
 def first(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:

@@ -16,7 +16,7 @@ Few vectors, as when a signal is coded while it comes in, don't pay for all that
 defined, difference by difference, which is exact wherever they lie.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
@@ -168,6 +168,8 @@ def _scores(centre: Tensor, x: Tensor, codebook: Tensor, group: int = 1) -> Iter
 @contextmanager
 def all_digits(device: torch.device) -> Iterator[None]:
     """Multiply matrices as if nobody had allowed fewer digits. For this process, so one thread at a time may."""
+    read: Callable[[], str]
+    write: Callable[[str], None]
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
         settings = (torch.backends.mkldnn if device.type == "cpu" else torch.backends.cuda).matmul
         read, write = lambda: settings.fp32_precision, lambda value: setattr(settings, "fp32_precision", value)

@@ -86,9 +86,7 @@ def not_finite_on_one(quantizer, share):
 
 def spread(_, share):
     rows = torch.arange(float(NUM))[:, None][share]
-    return {
-        str(seed): processes.spread_rows(30, torch.tensor(seed), rows, rows[:, 0] >= 0)[0] for seed in (0, 1, 10**6)
-    }
+    return {str(seed): processes.spread_rows(30, torch.tensor(seed), rows, rows[:, 0] >= 0) for seed in (0, 1, 10**6)}
 
 
 def spread_over_active(_, share):
@@ -100,10 +98,9 @@ def spread_over_active(_, share):
         "the first": rows[:, 0] < 90,
         "none": rows[:, 0] < 0,
     }
-    picked = {
+    return {
         name: processes.spread_rows(30, torch.tensor(4), rows[share], active[share]) for name, active in some.items()
     }
-    return {f"{name} {part}": both[part] for name, both in picked.items() for part in (0, 1)}
 
 
 SCENARIOS = {
@@ -186,7 +183,7 @@ def draw_for_two_stages(x, first_active, second_active):
     """As in a training step: beside work that has a gradient. Only there torch.compile looks for work done twice."""
     with torch.no_grad():
         actives = first_active, second_active
-        rows = [processes.spread_rows(8, seed, x, active)[0] for seed, active in zip(SEEDS, actives, strict=True)]
+        rows = [processes.spread_rows(8, seed, x, active) for seed, active in zip(SEEDS, actives, strict=True)]
     return torch.stack(rows), x.square().sum()
 
 
@@ -304,14 +301,12 @@ def test_a_step_on_one_process_alone_is_an_error_that_says_what_to_do(tmp_path):
 def in_a_group(group, number):
     """Every function once, for a process that brings `number`."""
     rows = torch.full((number, 2), float(number))
-    picked, found = processes.spread_rows(4, torch.tensor(1), rows, rows[:, 0] > 1, group)
     return {
         "many": torch.tensor(processes.many(group)),
         "total": processes.total(torch.tensor([number]), group),
         "all rows": processes.all_rows(rows, group),
         "first": processes.first(torch.tensor([number]), group),
-        "picked": picked,
-        "found": found,
+        "picked": processes.spread_rows(4, torch.tensor(1), rows, rows[:, 0] > 1, group),
     }
 
 
@@ -364,7 +359,6 @@ def test_a_group_works_together_and_who_is_outside_alone(three):
         "all rows": torch.tensor([2.0, 2, 3, 3, 3])[:, None].expand(5, 2),
         "first": torch.tensor([2]),
         "picked": torch.tensor([3.0, 2, 3, 2])[:, None].expand(4, 2),
-        "found": torch.tensor(True),
     }
     for name, value in expected.items():
         for results in (first, second):
@@ -373,7 +367,7 @@ def test_a_group_works_together_and_who_is_outside_alone(three):
     assert outside["own group"]["many"].item() is False
     assert outside["own group"]["total"].tolist() == outside["own group"]["first"].tolist() == [1]
     assert outside["own group"]["all rows"].tolist() == [[1, 1]]
-    assert outside["own group"]["found"].item() is False
+    assert outside["own group"]["picked"].tolist() == [[0, 0]] * 4
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -404,7 +398,7 @@ def spread_alone(num, seed, rows, active=None):
 
 def test_spread_rows_are_spread_and_change_with_the_seed():
     rows = torch.arange(1000.0)[:, None]
-    seen = [spread_alone(20, seed, rows)[0].flatten() for seed in range(50)]
+    seen = [spread_alone(20, seed, rows).flatten() for seed in range(50)]
     for picked in seen:
         assert len(picked.unique()) == 20
         assert picked.sort().values.diff().max() < 150  # no wide gap: 50 would be perfect
@@ -412,7 +406,7 @@ def test_spread_rows_are_spread_and_change_with_the_seed():
 
 
 def test_more_rows_wanted_than_there_are():
-    picked, _ = spread_alone(12, 0, torch.arange(3.0)[:, None])
+    picked = spread_alone(12, 0, torch.arange(3.0)[:, None])
     assert set(picked.flatten().tolist()) == {0, 1, 2}
 
 
@@ -423,21 +417,18 @@ def test_with_all_rows_active_the_rows_are_those_of_the_golden_ratio(length):
     for seed in (0, 1, 2, 12345, 2**40):
         steps = (seed * 64 + torch.arange(64)) % 2**31
         expected = (steps * 2654435769 % 2**32) * length // 2**32
-        picked, found = spread_alone(64, seed, rows)
-        assert found
+        picked = spread_alone(64, seed, rows)
         assert picked.flatten().tolist() == expected.tolist()
 
 
 def test_only_active_rows_are_taken_and_all_are_in_turn():
     rows = torch.arange(100.0)[:, None]
     active = rows[:, 0] % 7 == 3
-    picked, found = spread_alone(40, 3, rows, active)
-    assert found
+    picked = spread_alone(40, 3, rows, active)
     assert set(picked.flatten().tolist()) == set(rows[active].flatten().tolist())
 
 
 @pytest.mark.parametrize("length", [0, 5])
-def test_without_an_active_row_none_is_found(length):
-    picked, found = spread_alone(4, 3, torch.full((length, 2), torch.nan), torch.zeros(length, dtype=torch.bool))
-    assert not found
+def test_without_an_active_row_none_is_taken(length):
+    picked = spread_alone(4, 3, torch.full((length, 2), torch.nan), torch.zeros(length, dtype=torch.bool))
     assert picked.tolist() == [[0, 0]] * 4
