@@ -723,7 +723,7 @@ assert _trained < F.mse_loss(lookup(held_out, path[0]), held_out) / 2
 assert _full < 0.8 * _trained and 0.6 * _trained < _few < 1.6 * _trained
 
 # %% [markdown]
-# Training works: the layer's error is less than twice that of k-means with as many codewords as the layer *uses*. The other codewords are lost. A codeword that no vector chooses gets no gradient, stays where no vector is, and is not chosen the next time either.
+# Training works: the layer does about as well as k-means does with as many codewords as the layer *uses*. The other codewords are lost. A codeword that no vector chooses gets no gradient, stays where no vector is, and is not chosen the next time either.
 #
 # ## Does the pretence pay?
 #
