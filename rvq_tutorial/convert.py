@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rvq_tutorial.around import Grouped, Projected
 from rvq_tutorial.quantizers import ResidualVectorQuantizer, VectorQuantizer
+from rvq_tutorial.wrappers import Grouped, Projected
 
 Converted = VectorQuantizer | ResidualVectorQuantizer | Projected | Grouped
 

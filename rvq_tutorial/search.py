@@ -23,7 +23,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from rvq_tutorial import portable
+from rvq_tutorial import export
 
 FEW_VECTORS = 4  # up to so many, or to so many differences, are compared by the definition
 FEW_DIFFERENCES = 2**18
@@ -48,7 +48,7 @@ def nearest(x: Tensor, codebook: Tensor) -> Tensor:
         raise ValueError(f"codebook must have shape (K, dim) with K ≥ 1, got {tuple(codebook.shape)}")
     if x.ndim == 0 or x.shape[-1] != codebook.shape[1]:
         raise ValueError(f"x must have size dim = {codebook.shape[1]} along its last axis, got shape {tuple(x.shape)}")
-    search = portable.nearest if portable.is_wanted() else _nearest
+    search = export.nearest if export.is_wanted() else _nearest
     return search(x.detach().reshape(-1, x.shape[-1]), codebook.detach()).view(x.shape[:-1])
 
 
@@ -58,7 +58,7 @@ def nearest_ways(residuals: Tensor, codebook: Tensor, beam_size: int) -> tuple[T
     A way pairs a residual (its `parent`, 0 to B − 1) with a codeword (its `index`); the best leaves the smallest
     ‖residual − codeword‖. Where only B·K < `beam_size` ways exist, all are returned.
     """
-    search = portable.nearest_ways if portable.is_wanted() else _nearest_ways
+    search = export.nearest_ways if export.is_wanted() else _nearest_ways
     ways = search(residuals.detach(), codebook.detach(), beam_size)
     return ways // len(codebook), ways % len(codebook)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rvq_tutorial import ResidualVectorQuantizer, VectorQuantizer, nearest, portable
+from rvq_tutorial import ResidualVectorQuantizer, VectorQuantizer, export, nearest
 from rvq_tutorial.search import nearest_ways
 
 DIM = 8
@@ -105,9 +105,9 @@ def test_an_exported_program_needs_no_package(quantizer, tmp_path):
 @pytest.mark.parametrize("codebook_size", [1, 2, 3, 64, 600])
 def test_portable_search_equals_the_fast_one(codebook_size, offset):
     x, codebook = randn(200, 2, DIM) + offset, randn(codebook_size, DIM, seed=1) + offset
-    found = portable.nearest(x.flatten(0, 1), codebook)
+    found = export.nearest(x.flatten(0, 1), codebook)
     assert (found == nearest(x.flatten(0, 1), codebook)).float().mean() > 0.99
-    ways = portable.nearest_ways(x, codebook, 3)
+    ways = export.nearest_ways(x, codebook, 3)
     parent, index = nearest_ways(x, codebook, 3)
     assert ways.shape == parent.shape
     assert (ways == parent * codebook_size + index).float().mean() > 0.99
@@ -117,16 +117,16 @@ def test_portable_search_equals_the_fast_one(codebook_size, offset):
 def test_one_codeword_far_out_spoils_no_other(place):
     x, codebook = randn(500, DIM), randn(64, DIM, seed=1)
     codebook[place] = 1e6
-    assert torch.equal(portable.nearest(x, codebook), nearest(x, codebook))
+    assert torch.equal(export.nearest(x, codebook), nearest(x, codebook))
 
 
 @pytest.mark.parametrize("dtypes", [("float16", "float16"), ("float16", "float32"), ("float32", "float64")])
 def test_portable_search_in_float32_at_least(dtypes):
     x, codebook = (randn(300, DIM, seed=i).to(getattr(torch, dtype)) for i, dtype in enumerate(dtypes))
-    assert torch.equal(portable.nearest(x, codebook), nearest(x, codebook))
+    assert torch.equal(export.nearest(x, codebook), nearest(x, codebook))
 
 
 def test_portable_search_uses_double_precision_where_it_came():
     codebook = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     x = torch.tensor([[0.5 - 1e-12], [0.5 + 1e-12]], dtype=torch.float64)
-    assert portable.nearest(x, codebook).tolist() == [0, 1]
+    assert export.nearest(x, codebook).tolist() == [0, 1]
