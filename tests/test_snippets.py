@@ -25,6 +25,8 @@ from rvq_tutorial.course import data
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\w+\.py)\n")
 ELSEWHERE = re.compile(r"(git|cd|conda|jupyter|python3 -m venv|\.venv/bin/pre-commit) ")  # not for a test to do
+# While Python shuts down, a thread of gloo's may want it once more, and abort (pytorch/pytorch, pull request 179291).
+RUN_AND_LEAVE = "import os, runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__'); os._exit(0)"
 PIP = re.compile(r"(\.venv/bin/)?pip install ")
 
 
@@ -63,7 +65,9 @@ def run_shell(snippet: Snippet, page: Path) -> None:
         for words in commands(line):
             command = shlex.join(words)
             if words[0] == "torchrun":
-                run([sys.executable, "-m", "torch.distributed.run", *words[1:]])
+                *options, file = words[1:]
+                start = [sys.executable, "-m", "torch.distributed.run", *options, "--no-python"]
+                run([*start, sys.executable, "-c", RUN_AND_LEAVE, file])
             elif words[:2] == ["python", "-m"] and words[2].startswith("rvq_tutorial."):
                 run([sys.executable, *words[1:]])
             elif not exists(command):
