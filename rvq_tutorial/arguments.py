@@ -90,13 +90,15 @@ def check_indices(indices: Tensor, low: int, high: int) -> bool:
     return least < 0
 
 
-def check_stages(indices: Tensor, high: int, num_quantizers: int) -> bool:
-    """As check_indices, from −1, for 1 to `num_quantizers` stages along the last axis."""
-    skips = check_indices(indices, -1, high)
-    if indices.ndim == 0 or not 1 <= indices.shape[-1] <= num_quantizers:
-        raise ValueError(
-            f"indices must have 1 to {num_quantizers} stages along the last axis, got shape {tuple(indices.shape)}"
-        )
+def check_stages(indices: Tensor, codebook_sizes: Sequence[int]) -> bool:
+    """As check_indices, from −1, for 1 to M stages along the last axis, each with its own number of codewords."""
+    skips = check_indices(indices, -1, max(codebook_sizes) - 1)
+    if indices.ndim == 0 or not 1 <= indices.shape[-1] <= len(codebook_sizes):
+        stages = f"1 to {len(codebook_sizes)} stages along the last axis"
+        raise ValueError(f"indices must have {stages}, got shape {tuple(indices.shape)}")
+    if min(codebook_sizes) < max(codebook_sizes):
+        for codebook_size, index in zip(codebook_sizes, indices.unbind(-1), strict=False):
+            check_indices(index, -1, codebook_size - 1)
     return skips
 
 

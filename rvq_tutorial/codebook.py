@@ -63,8 +63,8 @@ class Codebook(nn.Module):
     def lookup(self, indices: Tensor, skips: bool = True) -> Tensor:
         """The chosen codewords: (...) → (..., dim). Where `skips`, index −1, for no codeword, gives zeros."""
         if skips:
-            return F.embedding(indices.long() + 1, F.pad(self.vectors, (0, 0, 1, 0)))
-        return F.embedding(indices.long(), self.vectors)
+            return F.embedding(indices + 1, F.pad(self.vectors, (0, 0, 1, 0)))
+        return F.embedding(indices, self.vectors)
 
     @property
     def last_perplexity(self) -> Tensor:

@@ -103,7 +103,7 @@ class VectorQuantizer(Quantizer):
     def decode(self, indices: Tensor) -> Tensor:
         """The codewords with these indices, laid out like x; zeros for index −1, padding."""
         skips = check_indices(indices, -1, self.codebook_size - 1)
-        return self._from_vectors(self.stages[0].lookup(indices, skips))
+        return self._from_vectors(self.stages[0].lookup(indices.long(), skips))
 
     def fit(self, x: Tensor, mask: Tensor | None = None) -> "VectorQuantizer":
         """Start the codebook at the k-means of the vectors in x, padding left out: at least K of them."""
@@ -244,12 +244,9 @@ class ResidualVectorQuantizer(Quantizer):
 
         The last axis holds the stages, 1 to M of them: any prefix of what `encode` gave. Index −1 skips a stage.
         """
-        skips = check_stages(indices, max(self.codebook_sizes) - 1, self.num_quantizers)
-        stages = list(zip(self.stages, indices.unbind(-1), strict=False))
-        if len(set(self.codebook_sizes)) > 1:
-            for stage, index in stages:
-                check_indices(index, -1, len(stage.vectors) - 1)
-        first, *others = (stage.lookup(index, skips) for stage, index in stages)
+        skips = check_stages(indices, self.codebook_sizes)
+        stages = zip(self.stages, indices.long().unbind(-1), strict=False)
+        first, *others = [stage.lookup(index, skips) for stage, index in stages]
         return self._from_vectors(sum(others, start=first))
 
     @torch.no_grad()

@@ -139,7 +139,7 @@ class ResidualFiniteScalarQuantizer(FiniteScalarQuantizer):
 
     def decode(self, indices: Tensor) -> Tensor:
         """The sum of what the stages chose, laid out like x: 1 to M of them, any prefix. Index −1 skips a stage."""
-        check_stages(indices, self.codebook_size - 1, self.num_quantizers)
+        check_stages(indices, [self.codebook_size] * self.num_quantizers)
         return self._from_vectors(self._sums(indices)[-1])
 
     def _scales(self, num_quantizers: int | None = None) -> Iterator[Tensor]:
