@@ -1,5 +1,7 @@
 """What ours is measured against: the version that tutorials teach, and the known libraries."""
 
+from typing import NamedTuple
+
 import faiss
 import numpy as np
 import torch
@@ -66,6 +68,14 @@ class LucidrainsResidual(nn.Module):
         return quantized[0], losses.sum()
 
 
+class Quantized(NamedTuple):
+    """What an autoencoder looks for in the output of its quantizer."""
+
+    quantized: Tensor
+    indices: Tensor | None
+    loss: Tensor
+
+
 class LucidrainsLatents(nn.Module):
     """The same for an autoencoder's latents, (B, dim, h, w)."""
 
@@ -80,9 +90,9 @@ class LucidrainsLatents(nn.Module):
             quantize_dropout=quantize_dropout > 0,
         )
 
-    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, latents: Tensor) -> Quantized:
         quantized, indices, losses = self.quantizer(latents.flatten(2).mT)
-        return quantized.mT.view_as(latents), indices, losses.sum()
+        return Quantized(quantized.mT.view_as(latents), indices, losses.sum())
 
 
 class PlainLoop:
@@ -109,8 +119,8 @@ class Bypass(nn.Module):
 
     channel_dim = 1
 
-    def forward(self, latents: Tensor) -> tuple[Tensor, None, Tensor]:
-        return latents, None, latents.new_zeros(())
+    def forward(self, latents: Tensor) -> Quantized:
+        return Quantized(latents, None, latents.new_zeros(()))
 
 
 def faiss_flat(codebook: Tensor) -> faiss.IndexFlatL2:

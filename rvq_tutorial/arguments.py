@@ -128,6 +128,6 @@ def check_whole(value: int, name: str, high: int | None = None, low: int = 1) ->
 
 def check_range(value: float, name: str, low: float, high: float) -> None:
     """Raise unless `value` is a finite number, low ≤ `value` ≤ high."""
-    if not isinstance(value, Real) or not (low <= value <= high and math.isfinite(value)):
+    if not isinstance(value, Real) or isinstance(value, bool) or not (low <= value <= high and math.isfinite(value)):
         limits = f"≥ {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
         raise ValueError(f"{name} must be a number {limits}, got {value!r}")

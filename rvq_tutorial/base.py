@@ -1,5 +1,6 @@
 """What the quantizers with codebooks share: their settings, checked, and what they return."""
 
+import inspect
 import math
 import warnings
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rvq_tutorial import processes
 from rvq_tutorial.arguments import check_first_pass, check_one_of, check_range, check_whole
 from rvq_tutorial.codebook import Codebook, CodebookUpdate, Similarity
 from rvq_tutorial.gradients import CARRY, Gradient
@@ -87,12 +89,12 @@ class Quantizer(VectorLayer):
     @property
     def process_group(self) -> "dist.ProcessGroup | None":
         """The processes of torch.distributed that learn these codebooks together; None: all of them."""
-        return self.stages[0].process_group
+        return self.stages[0].members.group
 
     @process_group.setter
     def process_group(self, group: "dist.ProcessGroup | None") -> None:
         for stage in self.stages:
-            stage.process_group = group
+            stage.members = processes.Members(group)
 
     @property
     def is_started(self) -> bool:
@@ -100,10 +102,10 @@ class Quantizer(VectorLayer):
         return any(stage.is_started for stage in self.stages)
 
     def extra_repr(self) -> str:
-        names = ("dim", "codebook_size", "num_quantizers", "channel_dim", "gradient", "similarity")
-        usual = {"num_quantizers": 1, "channel_dim": -1, "gradient": "straight-through", "similarity": "euclidean"}
-        told = {name: getattr(self, name, 1) for name in names}
-        return ", ".join(f"{name}={value}" for name, value in told.items() if value != usual.get(name))
+        """Every setting that isn't the usual one."""
+        settings = inspect.signature(type(self)).parameters
+        told = {name: getattr(self, name) for name, each in settings.items() if getattr(self, name) != each.default}
+        return ", ".join(f"{name}={value!r}" for name, value in told.items())
 
     def _start(self, codebooks: Sequence[Tensor]) -> None:
         """Begin with these codewords, (K, dim) for each stage, each of them used like any other."""

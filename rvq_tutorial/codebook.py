@@ -3,7 +3,6 @@
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -48,7 +47,7 @@ class Codebook(nn.Module):
         self.decay = decay
         self.dead_code_threshold = dead_code_threshold
         self.similarity = similarity
-        self.process_group: dist.ProcessGroup | None = None
+        self.members = processes.Members(None)
         start = torch.randn(codebook_size, dim)
         if update == "gradient":
             self.vectors = nn.Parameter(start)
@@ -87,11 +86,11 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
         """Start at the k-means of `x`, (N, dim)."""
-        x, size = processes.all_rows(x, self.process_group), len(self.vectors)
+        group, size = self.members.group, len(self.vectors)
+        x = processes.all_rows(x, group)
         if len(x) < size:
             raise ValueError(f"x must hold at least codebook_size = {size} vectors, got {len(x)}")
         centroids, counts, _ = kmeans(x, size)
-        group = self.process_group
         self.start(processes.first(centroids, group), processes.first(counts / counts.sum(), group))
 
     @torch.no_grad()
@@ -103,8 +102,8 @@ class Codebook(nn.Module):
         row = indices + 1  # row 0 is for what was dropped
         count = error.new_zeros(size + 1).index_add_(0, row, error.new_ones(len(row)))
         error_sum = error.new_zeros(size + 1, error.shape[1]).index_add_(0, row, error)
-        count = processes.total(count, self.process_group)[1:]
-        error_sum = processes.total(error_sum, self.process_group)
+        count = processes.total(count, self.members.group)[1:]
+        error_sum = processes.total(error_sum, self.members.group)
         self.last_counts.copy_(count)
         learns = (count.sum() > 0) & error_sum.isfinite().all()  # no branch, which would stop a compiled graph
 
@@ -128,7 +127,7 @@ class Codebook(nn.Module):
         size = len(self.vectors)
         dead = learns & (self.usage * size < self.dead_code_threshold)
         # A vector that skipped this stage is no residual of it, so it may not stand in for a codeword.
-        candidates = processes.spread_rows(size, self.steps, x, active, self.process_group)
+        candidates = processes.spread_rows(size, self.steps, x, active, self.members.group)
         self.vectors.copy_(torch.where(dead.unsqueeze(-1), candidates, self.vectors))
         self.usage.masked_fill_(dead, 1 / size)
         self.last_restarts.copy_(dead.sum())

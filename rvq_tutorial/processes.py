@@ -21,6 +21,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+class Members:
+    """The group that a module belongs to: copies of the module share it, and no file can hold it."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.group = group
+
+    def __deepcopy__(self, memo: object) -> "Members":
+        return self
+
+    def __reduce__(self) -> tuple[type["Members"], tuple[()]]:
+        return Members, ()
+
+
 def many(group: dist.ProcessGroup | None = None) -> bool:
     """Is this process one of several in the group?"""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1

@@ -95,10 +95,10 @@ class VectorQuantizer(Quantizer):
         quantized = self._from_rows(CARRY[self.gradient](rows, chosen), shape, x.dtype)
         return self._output(quantized, indices.view(shape), codebook_loss, commitment_loss, commitment_loss[None])
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Index of the codeword nearest to each vector: x → int64, x's shape without the channel dim."""
-        rows, shape = self._vectors(x)
-        return nearest(rows, self.codebook).view(shape)
+    def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Index of the codeword nearest to each vector, −1 for padding: x → int64, x's shape without channels."""
+        rows, shape = self._vectors(x, mask)
+        return hide(nearest(rows, self.codebook), mask).view(shape)
 
     def decode(self, indices: Tensor) -> Tensor:
         """The codewords with these indices, laid out like x; zeros for index −1, padding."""
@@ -168,7 +168,9 @@ class ResidualVectorQuantizer(Quantizer):
 
     @property
     def codebooks(self) -> Tensor:
-        """A copy of all codewords, (M, K, dim). Where the stages' sizes differ, see `stages[m].vectors`."""
+        """A copy of all codewords, (M, K, dim). Raises ValueError where the stages' sizes differ."""
+        if isinstance(self.codebook_size, Sequence):
+            raise ValueError(f"the stages have {self.codebook_size} codewords: see stages[m].vectors of each")
         return torch.stack([stage.vectors for stage in self.stages])
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *, num_quantizers: int | None = None) -> QuantizerOutput:
@@ -217,12 +219,14 @@ class ResidualVectorQuantizer(Quantizer):
             squared_errors.append(squared_norm(error))
         return quantized, residual_sum, torch.stack(squared_errors)
 
-    def encode(self, x: Tensor, num_quantizers: int | None = None, beam_size: int | None = None) -> Tensor:
+    def encode(
+        self, x: Tensor, mask: Tensor | None = None, *, num_quantizers: int | None = None, beam_size: int | None = None
+    ) -> Tensor:
         """Indices of the codewords whose sum is close to each vector: x → int64, (*x's shape without channels, M)."""
-        rows, shape = self._vectors(x)
+        rows, shape = self._vectors(x, mask)
         beam_size = self.beam_size if beam_size is None else beam_size
         indices = best_path(rows.detach(), self._first_codebooks(num_quantizers), beam_size)
-        return indices.view(*shape, indices.shape[-1])
+        return hide(indices, mask).view(*shape, indices.shape[-1])
 
     def encode_each(self, x: Tensor, num_quantizers: int | None = None) -> tuple[Tensor, Tensor]:
         """What `encode` gives for 1, 2, … M stages, from a single search: for vectors that may stop early.

@@ -60,10 +60,15 @@ class FiniteScalarQuantizer(VectorLayer):
         indices = hide(self._nearest(bounded.detach()), mask)
         return self._output(bounded, indices, shape, x.dtype)
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Index of the levels nearest to each bounded vector: x → int64, x's shape without the channel dim."""
-        rows, shape = self._to_rows(x, torch.float32)
-        return self._nearest(self._bound(rows)).view(shape)
+    def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Index of the nearest levels of each bounded vector, −1 for padding: x → int64, x's shape without channels."""
+        rows, shape = self._to_rows(x, torch.float32, mask)
+        return hide(self._nearest(self._bound(rows)), mask).view(shape)
+
+    def fit(self, x: Tensor, mask: Tensor | None = None) -> "FiniteScalarQuantizer":
+        """Nothing, after a look at x: the levels lie where they lie."""
+        self._to_rows(x, torch.float32, mask)
+        return self
 
     def decode(self, indices: Tensor) -> Tensor:
         """The levels with these indices, laid out like x; zeros for index −1."""
@@ -131,10 +136,10 @@ class ResidualFiniteScalarQuantizer(FiniteScalarQuantizer):
         indices = hide(self._nearest(bounded.detach(), num_quantizers), mask)
         return self._output(bounded, indices, shape, x.dtype)
 
-    def encode(self, x: Tensor, num_quantizers: int | None = None) -> Tensor:
+    def encode(self, x: Tensor, mask: Tensor | None = None, *, num_quantizers: int | None = None) -> Tensor:
         """Index of the nearest levels at each stage: x → int64, (*x's shape without channels, M)."""
-        rows, shape = self._to_rows(x, torch.float32)
-        indices = self._nearest(self._bound(rows), num_quantizers)
+        rows, shape = self._to_rows(x, torch.float32, mask)
+        indices = hide(self._nearest(self._bound(rows), num_quantizers), mask)
         return indices.view(shape + indices.shape[1:])
 
     def decode(self, indices: Tensor) -> Tensor:

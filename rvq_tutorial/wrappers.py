@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from rvq_tutorial.arguments import check_whole
@@ -31,9 +32,9 @@ class Projected(VectorLayer):
         output: QuantizerOutput = self.quantizer(self._inside(x, mask), mask, **options)
         return output._replace(quantized=self._outside(output.quantized, output.indices).to(x.dtype))
 
-    def encode(self, x: Tensor, **options: Any) -> Tensor:
+    def encode(self, x: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
         """x → the indices of the quantizer inside."""
-        return torch.as_tensor(self.quantizer.encode(self._inside(x), **options))
+        return torch.as_tensor(self.quantizer.encode(self._inside(x, mask), mask, **options))
 
     def decode(self, indices: Tensor) -> Tensor:
         """What these indices stand for, laid out like x; zeros for padding, whose indices are all −1."""
@@ -43,6 +44,16 @@ class Projected(VectorLayer):
         """Fit the quantizer inside, padding left out."""
         self.quantizer.fit(self._inside(x, mask), mask)
         return self
+
+    @property
+    def process_group(self) -> "dist.ProcessGroup | None":
+        """As the quantizer inside has it."""
+        group: dist.ProcessGroup | None = self.quantizer.process_group
+        return group
+
+    @process_group.setter
+    def process_group(self, group: "dist.ProcessGroup | None") -> None:
+        self.quantizer.process_group = group
 
     def _inside(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         vectors = self._to_vectors(x, mask).to(self.project_in.weight.dtype)
@@ -77,9 +88,9 @@ class Grouped(VectorLayer):
         means = [torch.stack(loss).mean(0) for loss in losses]
         return QuantizerOutput(torch.cat(quantized, self.channel_dim), torch.stack(indices, x.ndim - 1), *means)
 
-    def encode(self, x: Tensor, **options: Any) -> Tensor:
+    def encode(self, x: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
         """x → the indices of every group."""
-        return torch.stack([each.encode(part, **options) for each, part in self._parts(x)], x.ndim - 1)
+        return torch.stack([each.encode(part, mask, **options) for each, part in self._parts(x)], x.ndim - 1)
 
     def decode(self, indices: Tensor) -> Tensor:
         """What these indices stand for, the groups side by side."""
@@ -94,6 +105,17 @@ class Grouped(VectorLayer):
         for each, part in self._parts(x):
             each.fit(part, mask)
         return self
+
+    @property
+    def process_group(self) -> "dist.ProcessGroup | None":
+        """As the quantizers inside have it."""
+        group: dist.ProcessGroup | None = self.quantizers[0].process_group
+        return group
+
+    @process_group.setter
+    def process_group(self, group: "dist.ProcessGroup | None") -> None:
+        for each in self.quantizers:
+            each.process_group = group
 
     def _parts(self, x: Tensor) -> list[tuple[Any, Tensor]]:
         """Each quantizer and its channels of x."""

@@ -99,6 +99,7 @@ def test_what_was_masked_decodes_to_zeros(make):
     quantizer, (x, mask) = make().eval(), padded()
     output = quantizer(x, mask)
     assert torch.equal(quantizer.decode(output.indices), output.quantized)
+    assert torch.equal(quantizer.encode(x.masked_fill(~mask[..., None], math.nan), mask), output.indices)
 
 
 def test_dropout_goes_by_sample_beside_padding():

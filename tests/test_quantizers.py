@@ -556,8 +556,12 @@ def test_what_it_is_can_be_read():
     assert "dim=4, codebook_size=8\n" in repr(vq())
     assert "dim=4, codebook_size=8, channel_dim=1\n" in repr(vq(channel_dim=1))
     assert "dim=4, codebook_size=8, num_quantizers=3\n" in repr(rvq())
-    assert "dim=4, codebook_size=8, gradient=rotation\n" in repr(vq(gradient="rotation"))
-    assert "dim=4, codebook_size=8, similarity=cosine\n" in repr(vq(similarity="cosine"))
+    assert "dim=4, codebook_size=8, gradient='rotation'\n" in repr(vq(gradient="rotation"))
+    assert "dim=4, codebook_size=8, similarity='cosine'\n" in repr(vq(similarity="cosine"))
+    assert "dim=4, codebook_size=8, commitment_weight=1.0, codebook_update='none', decay=0.9\n" in repr(
+        vq(commitment_weight=1.0, codebook_update="none", decay=0.9)
+    )
+    assert "num_quantizers=3, quantize_dropout=0.5, beam_size=2\n" in repr(rvq(quantize_dropout=0.5, beam_size=2))
     assert "dim=4, codebook_size=[8, 5], num_quantizers=2\n" in repr(ResidualVectorQuantizer(4, [8, 5], 2))
 
 
@@ -593,6 +597,11 @@ def test_an_index_beyond_its_own_stage():
     sentence = "indices must lie between -1 and 7, got 8 to 8"
     for bad in ([[3, 8]], [[-1, 8]]):
         assert_refused(quantizer, lambda bad=bad: quantizer.decode(torch.tensor(bad)), ValueError, sentence)
+
+
+def test_codewords_of_different_sizes_in_one_tensor():
+    with pytest.raises(ValueError, match=r"the stages have \[8, 5\] codewords: see stages\[m\]\.vectors of each"):
+        _ = ResidualVectorQuantizer(4, [8, 5], 2).codebooks
 
 
 def test_as_many_sizes_as_stages():
@@ -1106,6 +1115,7 @@ BAD_CONSTRUCTION = [
 BAD_RESIDUAL_CONSTRUCTION = [
     ({"num_quantizers": 0}, "num_quantizers must be a whole number ≥ 1, got 0"),
     ({"quantize_dropout": 1.1}, "quantize_dropout must be a number from 0 to 1, got 1.1"),
+    ({"quantize_dropout": True}, "quantize_dropout must be a number from 0 to 1, got True"),
     ({"beam_size": 0}, "beam_size must be a whole number ≥ 1, got 0"),
 ]
 BAD_VECTORS = [

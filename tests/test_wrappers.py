@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -259,3 +260,19 @@ def test_sentences(act, sentence):
     with pytest.raises(ValueError) as info:
         act()
     assert str(info.value) == sentence
+
+
+def test_the_processes_of_what_lies_inside_can_be_named():
+    """A group that this process is not in is told by nothing but its name."""
+    group = object()
+    inside = [VectorQuantizer(3, 4), VectorQuantizer(3, 4)]
+    quantizer = Projected(Grouped(inside), 8)
+    quantizer.process_group = group
+    assert all(each.process_group is group for each in (*inside, quantizer.quantizer, quantizer))
+
+
+def test_copies_share_their_processes_and_files_hold_none():
+    group, quantizer = object(), Projected(ResidualVectorQuantizer(3, 4, 2), 8)
+    quantizer.process_group = group
+    assert copy.deepcopy(quantizer).process_group is group
+    assert pickle.loads(pickle.dumps(quantizer)).process_group is None

@@ -387,7 +387,9 @@ operating_points = {}
 for size in (4, 16, 64):
     quantizer = ResidualVectorQuantizer(4, size, num_quantizers=4).fit(fitted_on).eval()
     for beam_size in (1, 4, 16):
-        decoded = [quantizer.decode(quantizer.encode(measured_on, m, beam_size)) for m in (1, 2, 3, 4)]
+        decoded = [
+            quantizer.decode(quantizer.encode(measured_on, num_quantizers=m, beam_size=beam_size)) for m in (1, 2, 3, 4)
+        ]
         operating_points[size, beam_size] = [metrics.mse(measured_on, x) for x in decoded]
 
 # %%

@@ -135,9 +135,9 @@ class VQVAE(nn.Module):
 
     def forward(self, images: Tensor, **options: int) -> VQVAEOutput:
         """Rebuild images (B, C, H, W) from their indices; `num_quantizers=3`, say, is handed on to the quantizer."""
-        quantized, indices, *_, loss, _ = self.quantizer(self.latents(images), **options)
+        output = self.quantizer(self.latents(images), **options)
         height, width = images.shape[-2:]
-        return VQVAEOutput(self._decode(quantized)[..., :height, :width], indices, loss)
+        return VQVAEOutput(self._decode(output.quantized)[..., :height, :width], output.indices, output.loss)
 
     def encode(self, images: Tensor, **options: int) -> Tensor:
         """Images → indices (B, ⌈H / stride⌉, ⌈W / stride⌉); residual: one more axis, last, one entry a stage."""
