@@ -38,9 +38,8 @@ def from_vector_quantize_pytorch(source: nn.Module | Mapping[str, Tensor], **set
         raise TypeError(f"source must be a module or its state_dict, got {type(source).__name__}")
     strange = [key for key in state if not KEYS.fullmatch(key)]
     if strange or not state:
-        raise ValueError(
-            f"source must hold codebooks and linear projections alone, got {strange[0] if strange else '{}'}"
-        )
+        found = strange[0] if strange else "nothing"
+        raise ValueError(f"source must be a quantizer of codebooks and linear projections alone, got {found}")
     if isinstance(source, nn.Module):
         settings = _settings(source) | settings
     quantizer = _quantizer(state, settings)

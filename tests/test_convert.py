@@ -134,19 +134,19 @@ REFUSED = {
     ),
     "a network between stages": (
         lambda: ResidualVQ(**RESIDUAL, implicit_neural_codebook=True),
-        "source must hold codebooks and linear projections alone, got mlps.0.proj_in.weight",
+        "source must be a quantizer of codebooks and linear projections alone, got mlps.0.proj_in.weight",
     ),
     "affine": (
         lambda: VectorQuantize(**ONE, affine_param=True),
-        "source must hold codebooks and linear projections alone, got _codebook.codebook_mean_needs_init",
+        "source must be a quantizer of codebooks and linear projections alone, got _codebook.codebook_mean_needs_init",
     ),
     "bridge": (
         lambda: VectorQuantize(**ONE, vq_bridge=torch.nn.Linear(8, 8)),
-        "source must hold codebooks and linear projections alone, got _codebook.vq_bridge.weight",
+        "source must be a quantizer of codebooks and linear projections alone, got _codebook.vq_bridge.weight",
     ),
     "layer norm": (
         lambda: VectorQuantize(**ONE, codebook_dim=3, layernorm_after_project_in=True),
-        "source must hold codebooks and linear projections alone, got project_in.0.weight",
+        "source must be a quantizer of codebooks and linear projections alone, got project_in.0.weight",
     ),
     "heads": (lambda: VectorQuantize(**ONE, heads=2, codebook_dim=4), "source must have one head, got heads = 2"),
     "projected heads": (
@@ -163,9 +163,12 @@ REFUSED = {
     ),
     "another class": (
         lambda: SimVQ(dim=8, codebook_size=16),
-        "source must hold codebooks and linear projections alone, got frozen_codebook",
+        "source must be a quantizer of codebooks and linear projections alone, got frozen_codebook",
     ),
-    "no codebook": (lambda: FSQ([5, 5]), "source must hold codebooks and linear projections alone, got {}"),
+    "no codebook": (
+        lambda: FSQ([5, 5]),
+        "source must be a quantizer of codebooks and linear projections alone, got nothing",
+    ),
     "a path": (lambda: "model.pt", "source must be a module or its state_dict, got str"),
 }
 
