@@ -222,8 +222,8 @@ def rate_distortion(short: bool) -> Section:
         rebuilt = torch.from_numpy(prefix.decode(prefix.compute_codes(x.numpy())))
         values[f"M = {stages}"] = {
             "Shannon": [shannon_distortion(stages)],
-            "ours, greedy": [_mse(x, greedy.decode(greedy.encode(x, stages)))],
-            f"ours, beam {beam_size}": [_mse(x, beam.decode(beam.encode(x, stages)))],
+            "ours, greedy": [_mse(x, greedy.decode(greedy.encode(x, num_quantizers=stages)))],
+            f"ours, beam {beam_size}": [_mse(x, beam.decode(beam.encode(x, num_quantizers=stages)))],
             f"faiss, beam {beam_size}": [_mse(x, rebuilt)],
         }
     return Section(f"Distortion on N(0, I), dim 8, held out; all fitted on the same {len(train):,} vectors", "", values)
