@@ -95,7 +95,7 @@ check.nearest_code(nearest_code)
 #
 # ### What is wrong here? · Far from home
 #
-# `torch.cdist` gives a table of distances, by the same matrix product. Below, vectors and codewords are all moved along every axis, by 1 to 1,000. That changes no difference between any two of them. Before you run the cell: how many of the indices change?
+# `torch.cdist` gives a table of distances, of large sets by the same product. Below, vectors and codewords are all moved along every axis, by 1 to 1,000. That changes no difference between any two of them. Before you run the cell: how many of the indices change?
 
 # %%
 vectors, codewords = torch.randn(2000, 8), torch.randn(256, 8)
@@ -542,7 +542,7 @@ assert _output.quantized.shape == (1, 64, 8, 8) and _output.indices.shape == (1,
 # %% [markdown]
 # ### What is wrong here? · The classic snippet
 #
-# The following lines, in one wording or another, stand in many tutorials. Read them closely and predict: what happens for features (1, 64, 8, 8)? And for (1, 8, 8, 8)?
+# The following lines, in one wording or another, stand in tutorials. Read them closely and predict: what happens for features (1, 64, 8, 8)? And for (1, 8, 8, 8)?
 
 
 # %%
@@ -805,7 +805,7 @@ _spreads.append(_encoder(_seen).std(0).norm().item())
 assert _spreads[1] < 0.1 * _spreads[0] and _encoder.weight.norm() < 0.1
 
 # %% [markdown]
-# With the pretended gradient the error falls below a quarter, for every seed. With the gradient cut, the commitment loss is all that the encoder hears, and it obeys by shrinking all outputs together, until they say nothing about the input. With the gradient cut and β = 0 the encoder stays as random as at the start; its outputs tell something, and clearly less.
+# With the pretended gradient and β = 0.25 the error falls below a quarter, for every seed. With the gradient cut, the commitment loss is all that the encoder hears, and it obeys by shrinking all outputs together, until they say nothing about the input. With the gradient cut and β = 0 the encoder stays as random as at the start; its outputs tell something, and clearly less.
 #
 # Straight-through at β = 0 learns too, but from step 100 on its mean stays behind. A likely reason: its gradient is taken at the codeword and used at x, and fits the worse the farther the two are apart. The commitment loss keeps them close.
 #
@@ -863,7 +863,7 @@ assert _spreads[1] < 0.1 * _spreads[0] and _encoder.weight.norm() < 0.1
 # ## Where to read on
 #
 # - A. van den Oord, O. Vinyals, K. Kavukcuoglu, *Neural Discrete Representation Learning* (2017), arXiv:1711.00937. Lookup: eqs. 1 and 2. The loss: eq. 3 and section 3.2.
-# - Y. Bengio, N. Léonard, A. Courville, *Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation* (2013), arXiv:1308.3432: where straight-through comes from.
+# - Y. Bengio, N. Léonard, A. Courville, *Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation* (2013), arXiv:1308.3432: where straight-through is written down.
 # - C. M. Stein, *Estimation of the Mean of a Multivariate Normal Distribution*, Annals of Statistics 9 (1981), 1135–1151: the lemma behind 1 − D/σ² is Lemma 1, in several dimensions Lemma 2.
 # - M. Huh, B. Cheung, P. Agrawal, P. Isola, *Straightening Out the Straight-Through Estimator* (2023), arXiv:2305.08842: what it costs in vector-quantized networks, and remedies.
 # - C. Fifty et al., *Restructuring Vector Quantization with the Rotation Trick* (2024), arXiv:2410.06424: another pretence, which turns the gradient with the vector.

@@ -20,7 +20,7 @@
 # **You will be able to**
 # - measure how well a codebook is used, over a whole set, and say how the same number per batch misleads;
 # - explain why a codeword that nobody uses stays unused;
-# - derive the moving average that most libraries train their codebooks with, in a form that needs no division of two sums;
+# - derive the moving average that many libraries train their codebooks with, in a form that needs no division of two sums;
 # - repair a collapsed codebook in three ways, and read off curves what each of them buys;
 # - recognise bugs in the repairs, all found in the code of a well-known sound compressor, and mend one.
 #
@@ -471,7 +471,7 @@ assert _errors[1] > 20 * _errors[0] and _errors[2] < 1.01 * _errors[0] and farth
 # %% [markdown]
 # ## Repair 3 · Restart the dead
 #
-# What remains is to fetch the dead back. A codeword that has hardly been used of late is put at a vector of the present batch, where it is sure to be near something; from then on it counts as a codeword of average use, else it would be dead again in the next step. SoundStream (Zeghidour et al. 2021, section III-C) does this, as does Jukebox (Dhariwal et al. 2020), which calls it *random restarts*. The moving average of the shares says who is dead.
+# What remains is to fetch the dead back. A codeword that has hardly been used of late is put at a vector of the present batch, where it is sure to be near something. So do SoundStream (Zeghidour et al. 2021, section III-C) and Jukebox (Dhariwal et al. 2020: *random restarts*). Here it then counts as a codeword of average use, else it would be dead again in the next step. The moving average of the shares says who is dead.
 #
 # ### What is wrong here? · Two of what?
 #
@@ -641,8 +641,8 @@ plots.over_steps(steps, over_seeds(ablation, "held-out MSE"), ylabel="held-out M
 # Read the curves first by panel, then by colour.
 #
 # - **Restarts decide.** With them every error has fallen steeply by step 300, and from step 600 on changes little. Without them it falls too, as the growing cloud reaches one codeword after another, but so slowly that even after 2,400 steps no network is as good as the worst of those with restarts.
-# - **Beside restarts the EMA makes no difference that lasts.** After 300 steps the networks with restarts and EMA have about half the error of those with restarts alone, and differ less from seed to seed. Stop there, and you would say that the EMA makes restarts reliable. From step 600 on the two errors lie within a tenth of each other. A comparison of trainings is a curve, not a moment.
-# - **The k-means start is a head start.** Beside the other two repairs it has a third of the error after 200 steps. But from step 600 on it has about a fifth *more* error than they have without it.
+# - **Beside restarts alone the EMA makes no difference that lasts.** After 300 steps the networks with restarts and EMA have about half the error of those with restarts alone. Stop there, and you would say that the EMA makes restarts reliable. From step 600 on the two errors lie within a tenth of each other. A comparison of trainings is a curve, not a moment.
+# - **The k-means start is a head start.** Beside the other two repairs it has a third of the error after 200 steps. But from step 600 on it has about a fifth *more* error than both have without it; hardly any more, though, without the EMA.
 #
 # Why should a better start end worse? Four numbers after 600 steps, means over the seeds. A patch's brightness is the mean of its 48 numbers, a codeword's that of its decoded patch:
 
@@ -658,7 +658,7 @@ bright = train.mean(1).quantile(0.98)
 print(f"above {bright:.2f}: 2% of training patches, {(held_out.mean(1) > bright).float().mean():.0%} of held-out ones")
 
 # %% [markdown]
-# On the training patches the k-means start is no worse, nor on the held-out ones without the brightest, those of the last line. The random start's brightest codeword reaches up to these, that of the k-means start does not. What counts is *when* the dead restart: after the random start nearly all together, around step 230; after k-means one by one, from early on (below, for doubters).
+# On the training patches the k-means start is no worse, nor on the held-out ones without the brightest, those of the last line. The random start's brightest codeword reaches up to these, that of the k-means start does not. With the EMA it seems to count *when* the dead restart: after the random start nearly all together, around step 230; after k-means one by one, from early on (below, for doubters).
 #
 # All this is one task, one size of network, one learning rate. What carries over is the way to find out.
 

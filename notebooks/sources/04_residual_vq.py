@@ -357,7 +357,7 @@ assert 1.36 < _ladder[1] / _ladder[0] < 1.41 and 1.8 < _ladder[3] / _ladder[0] <
 assert residual_error(held_out, fitted[16][:2]) < 0.8 * residual_error(held_out, fitted[4])
 
 # %% [markdown]
-# **At equal bits one big codebook wins, and every further split loses.** Two stages of 64 leave 38 % more error than one codebook of 4,096. They also hold 512 numbers in place of 16,384: a thirty-second of the memory and of the arithmetic. That is the bargain. Four stages of 8 leave nearly twice the error, with 128 numbers. (On the spiral above, too: at 8 bits a point, two stages of 16 left less error than four of 4.)
+# **Fitted on enough vectors, one big codebook wins at equal bits, and here every further split loses.** Two stages of 64 leave 38 % more error than one codebook of 4,096. They also hold 512 numbers in place of 16,384: a thirty-second of the memory and of the arithmetic. That is the bargain. Four stages of 8 leave nearly twice the error, with 128 numbers. (On the spiral above, too: at 8 bits a point, two stages of 16 left less error than four of 4.)
 #
 # And at equal *memory*? With 512 numbers, one codebook has 128 codewords:
 
@@ -515,7 +515,7 @@ for _hand_on in (silent, detached):
     assert jacobian(_hand_on) == [[1, 0], [0, 1]] and pulls(_hand_on)[0] > 1e-3 and pulls(_hand_on)[1:] == [0, 0, 0]
 
 # %% [markdown]
-# The bug was reported to both libraries that had it, vector-quantize-pytorch (issue 33) and EnCodec (issue 25). The first changed the line. EnCodec's published code keeps it, so that its results can be reproduced, and warns whoever trains with it.
+# The bug was reported to two libraries that had it, vector-quantize-pytorch (issue 33) and EnCodec (issue 25). The first changed the line. EnCodec's published code keeps it, so that its results can be reproduced, and warns whoever trains with it.
 #
 # ### What is wrong here? · The loud decoder
 #
@@ -629,7 +629,7 @@ _one, _all = (torch.autograd.grad(_loss, _wide)[0].norm() for _loss in _wide_los
 assert 9 < 16 * _all / _one < 11.5
 
 # %% [markdown]
-# With the mean the pull fades as stages are added: the later stages leave hardly any residual, so they hardly pull, and yet they count in the mean. With 16 stages less than a tenth is left, while the decoder's gradient is what it was. The sum grows, here by some 30 %; with 64 Gaussian components, of which 16 codewords leave more over, tenfold. Neither is wrong, but β was set for some M: **who changes the number of quantizers must look at β again.** In the package β is `commitment_weight`; M times as much of it gives the sum.
+# With the mean the pull fades as stages are added: the later stages leave hardly any residual, so they hardly pull, and yet they count in the mean. With 16 stages less than a tenth is left, while the decoder's gradient is what it was. The sum grows, here by some 30 %; with 64 Gaussian components, of which 16 codewords leave more over, ten times and more. Neither is wrong, but β was set for some M: **who changes the number of quantizers must look at β again.** In the package β is `commitment_weight`; M times as much of it gives the sum.
 #
 # ## Photos
 #
@@ -772,7 +772,7 @@ assert _fitted_on > 1.3 and 0.3 < _other_crops / _fitted_on < 0.65 and -0.1 < _n
 #
 # <details><summary>Answer</summary>
 #
-# At 8 bits one codebook: 256 codewords are cheap to store, search and fit, and at equal bits the undivided one has the least error. At 40 there is no choice: 2⁴⁰ codewords can't be had, 4 × 1,024 or 5 × 256 can. "Residual is better" and "residual is worse" both leave out at equal *what*.
+# At 8 bits one codebook: 256 codewords are cheap to store, search and fit, and the undivided one has the least error. At 40 there is no choice: 2⁴⁰ codewords can't be had, 4 × 1,024 or 5 × 256 can. "Residual is better" and "residual is worse" both leave out at equal *what*.
 #
 # </details>
 #

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 05 · How close to the limit are we?
 #
-# **The question.** More bits, less error: so far we have only compared quantizers with each other. But how good *could* one be? In 1959 Claude Shannon found an error that no quantizer can get below. How far above it are we, and why do some published curves lie below it?
+# **The question.** More bits, less error: so far we have only compared quantizers with each other. But how good *could* one be? In 1948 Claude Shannon found an error that no quantizer can get below. How far above it are we, and why do some published curves lie below it?
 #
 # Notebook 04 reached any bitrate at a bearable price. This one brings a measure to judge such quantizers by, a better search through their stages, and their strongest rival, which has no codebook of vectors at all.
 #
@@ -43,7 +43,7 @@ from rvq_tutorial.course import check, data, plots, widgets
 #
 # ## Shannon's bound
 #
-# Shannon (1959) asked: if the components are independent Gaussian numbers of variance σ², what is the least distortion at rate R, for any quantizer at all, with any codebook, of any size, and any search? His answer is
+# Shannon (1948) asked: if the components are independent Gaussian numbers of variance σ², what is the least distortion at rate R, for any quantizer at all, with any codebook, of any size, and any search? His answer is
 #
 # $$D(R) = \sigma^2\, 2^{-2R}$$
 #
@@ -816,7 +816,7 @@ _levels = [metrics.psnr(cat, _picture) for _picture in cats]
 assert _levels[0] + 2 < _levels[1] < _levels[2] - 2 < _levels[3] - 2
 
 # %% [markdown]
-# So why codebooks of vectors at all? With indices of fixed length, reading can start anywhere, and a flipped bit spoils one vector; an entropy-coded stream is lost from there on. Greedy stages give every bitrate from one encoding. And a small, fixed number of codewords is an alphabet, as models that predict the next index want it. Entropy coding can be had on top: notebook 07 does it, with shares that depend on the neighbours.
+# So why codebooks of vectors at all? With indices of fixed length, reading can start anywhere, and a flipped bit spoils one vector; an entropy-coded stream may be lost from there on. Greedy stages give every bitrate from one encoding. And a small, fixed number of codewords is an alphabet, as models that predict the next index want it. Entropy coding can be had on top: notebook 07 does it, with shares that depend on the neighbours.
 #
 # ### The right bound
 #

@@ -954,10 +954,10 @@ for _way in ("no commitment", "a sum among means"):
 # ## Where to read on
 #
 # - A. van den Oord, O. Vinyals, K. Kavukcuoglu, *Neural Discrete Representation Learning* (2017), arXiv:1711.00937: the VQ-VAE; equations 1 to 3, and appendix A.1 for the EMA.
-# - A. Razavi, A. van den Oord, O. Vinyals, *Generating Diverse High-Fidelity Images with VQ-VAE-2* (2019), arXiv:1906.00446: two grids of indices, coarse and fine.
+# - A. Razavi, A. van den Oord, O. Vinyals, *Generating Diverse High-Fidelity Images with VQ-VAE-2* (2019), arXiv:1906.00446: two or three grids of indices, coarse to fine.
 # - P. Esser, R. Rombach, B. Ommer, *Taming Transformers for High-Resolution Image Synthesis* (2021), arXiv:2012.09841: a perceptual and an adversarial loss in place of the squared error.
 # - N. Ahmed, T. Natarajan, K. R. Rao, *Discrete Cosine Transform* (1974), IEEE Transactions on Computers: where our encoder starts.
-# - K. He et al., *Deep Residual Learning for Image Recognition* (2016), arXiv:1512.03385: the block.
+# - K. He et al., *Identity Mappings in Deep Residual Networks* (2016), arXiv:1603.05027: the block.
 #
 # **Next**: `07_rvq_vae` puts eight codebooks, one after the other, in this one's place. The first says roughly what a patch is, the second what was left out, the third what was left then. They go after the decibels that one codebook loses.
 

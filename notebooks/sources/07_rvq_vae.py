@@ -415,7 +415,7 @@ print(_given_left)
 assert 5.5 < _given_left < 6.2
 
 # %% [markdown]
-# On the cat your function should find a mean of 5.9 bits, not 8. What is known about an index before it is read is called its **prior**. `IndexPrior` (`rvq_tutorial/autoencoder/prior.py`) is made of such pair counts. It starts with p(k), how often k occurs, and multiplies it by p(k | n) / p(k), to the power 0.6, for each of four neighbours n: the indices on the left and above, and those of the same patch one and two stages earlier, where there are any. (As neighbours repeat each other, none counts fully; in the end the products are divided by their sum.) The decoder has read the neighbours by then and expects the same, so nothing is lost: both files give the same picture to the last bit. The entropy coder's arithmetic is done by the library `constriction`.
+# On the cat your function should find a mean of 5.9 bits, not 8. What is known about an index before it is read is called its **prior**. `IndexPrior` (`rvq_tutorial/autoencoder/prior.py`) is made of such pair counts. It starts with p(k), how often k occurs, and multiplies it by p(k | n) / p(k), to the power 0.6, for each neighbour n: the indices on the left and above, and those of the same patch one and two stages earlier (in the first stage, the one above on the right). (As neighbours repeat each other, none counts fully; in the end the products are divided by their sum.) The decoder has read the neighbours by then and expects the same, so nothing is lost: both files give the same picture to the last bit. The entropy coder's arithmetic is done by the library `constriction`.
 
 # %%
 coder = codec.Codec(shipped, shipped_prior)
@@ -430,7 +430,7 @@ assert len(shorter) < 0.8 * len(file) and 8 * sizes[0] / patches < 4.5 and min(s
 assert all(1.3 < 8 - 8 * _size / patches < 2.2 for _size in sizes[1:])
 
 # %% [markdown]
-# The first stage gains most. What later stages refine looks more like noise, and the neighbours tell less of it: between one and a half and two of an index's eight bits.
+# The first stage gains most. What later stages refine looks more like noise, and the neighbours tell less of it: some one and a half to two of an index's eight bits.
 #
 # ### Every prefix is a file
 #
@@ -659,7 +659,7 @@ for _name, _photo in photos.held_out.items():
 # - **AVIF is ahead of ours** at every size, on every photo: by half a decibel to two on the cat, by more on the others.
 # - **Ours is ahead of JPEG** up to a quarter of a bit per pixel, on each photo. (In colour; there are smaller JPEGs in grey.)
 # - **Ours and WebP are close.** On the cat, soft fur and blurred ground, ours is ahead up to 0.4 bit; on the coffee it is ahead up to a quarter of a bit; on the temple, full of fine lines, WebP is ahead wherever it has a file.
-# - **Large files are not ours.** At 0.6 bit WebP has caught up on the cat and is ahead on the others, and JPEG is ahead on the temple. JPEG of 1 bit is ahead of all eight stages on every photo, and they are our ceiling. The others have none: with enough bits they keep all of a patch. Ours kept 19 numbers of 192.
+# - **Large files are not ours.** At 0.6 bit WebP has caught up on the cat and is ahead on the others, and JPEG is ahead on the temple. JPEG of 1 bit is ahead of all eight stages on every photo, and they are our ceiling. Theirs are far higher. Ours kept 19 numbers of 192.
 #
 # Seven training photos, a network of a page and a prior of counted pairs, against decades of engineering: there is much to gain still. Larger latents for more bits, more photos to train on, a network that foresees the indices.
 #
@@ -692,7 +692,7 @@ check.jpeg_wins_from(jpeg_wins_from)
 # - One model serves eight bitrates, from ⅛ bit to 1 bit per pixel. The held-out PSNR rises with every stage, by more than 4 dB from the first to the eighth.
 # - For that a single stage pays 0.3 to 0.5 dB, against a model of its own. Without dropout it would pay 0.4 to 0.7 dB more.
 # - Without commitment the error of rounding more than doubles; with sixteen times as much it halves, and the picture is worse.
-# - How often an index occurs tells nothing about a new photo: 8 bits. Its left neighbour tells two of the eight bits of a first-stage index.
+# - How often an index occurs told nothing about the cat: 8 bits. Its left neighbour tells two of the eight bits of a first-stage index.
 # - One price for all bits makes a better picture of the bytes of 4 stages, and gives every size.
 # - The file is real. Up to a quarter of a bit per pixel it is better than JPEG on all three photos, and close to WebP. AVIF is better everywhere.
 #
