@@ -641,7 +641,7 @@ quantizers = {size: ResidualVectorQuantizer(48, size, num_quantizers=8).fit(crop
 
 def rebuild(photo, codebook_size, num_quantizers):
     """A photo (3, H, W), sides a multiple of 4, from the first stages of its patches."""
-    indices = quantizers[codebook_size].encode(to_patches(photo), num_quantizers)
+    indices = quantizers[codebook_size].encode(to_patches(photo), num_quantizers=num_quantizers)
     return to_images(quantizers[codebook_size].decode(indices)).clamp(0, 1)
 
 
