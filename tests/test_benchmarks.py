@@ -16,6 +16,11 @@ def double(x):
 '''
 
 
+def test_results_are_of_todays_code():
+    results = (ROOT / "benchmarks" / "results" / "results.md").read_text(encoding="utf-8")
+    assert fingerprint() in results, "the results are of another code: run make bench"
+
+
 @pytest.fixture
 def mark(tmp_path):
     """The fingerprint of a source."""
