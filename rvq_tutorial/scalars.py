@@ -55,15 +55,11 @@ class FiniteScalarQuantizer(VectorLayer):
 
         Padding and NaN are treated as in VectorQuantizer. Infinity, too, but in training it is bounded like any number.
         """
-        rows, shape = self._to_rows(x, torch.float32, mask, finite=not self.training)
-        bounded = self._bound(rows)
-        indices = hide(self._nearest(bounded.detach()), mask)
-        return self._output(bounded, indices, shape, x.dtype)
+        return self._quantize(x, mask)
 
     def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Index of the nearest levels of each bounded vector, −1 for padding: x → int64, x's shape without channels."""
-        rows, shape = self._to_rows(x, torch.float32, mask)
-        return hide(self._nearest(self._bound(rows)), mask).view(shape)
+        return self._encode(x, mask)
 
     def fit(self, x: Tensor, mask: Tensor | None = None) -> "FiniteScalarQuantizer":
         """Nothing, after a look at x: the levels lie where they lie."""
@@ -74,6 +70,17 @@ class FiniteScalarQuantizer(VectorLayer):
         """The levels with these indices, laid out like x; zeros for index −1."""
         check_indices(indices, -1, self.codebook_size - 1)
         return self._from_vectors(self._sums(indices)[-1])
+
+    def _quantize(self, x: Tensor, mask: Tensor | None, *stages: int | None) -> QuantizerOutput:
+        rows, shape = self._to_rows(x, torch.float32, mask, finite=not self.training)
+        bounded = self._bound(rows)
+        indices = hide(self._nearest(bounded.detach(), *stages), mask)
+        return self._output(bounded, indices, shape, x.dtype)
+
+    def _encode(self, x: Tensor, mask: Tensor | None, *stages: int | None) -> Tensor:
+        rows, shape = self._to_rows(x, torch.float32, mask)
+        indices = hide(self._nearest(self._bound(rows), *stages), mask)
+        return indices.view(shape + indices.shape[1:])
 
     @property
     def _zero(self) -> Tensor:
@@ -131,16 +138,11 @@ class ResidualFiniteScalarQuantizer(FiniteScalarQuantizer):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *, num_quantizers: int | None = None) -> QuantizerOutput:
         """As FiniteScalarQuantizer, with the first `num_quantizers` stages (or all); indices (..., M)."""
-        rows, shape = self._to_rows(x, torch.float32, mask, finite=not self.training)
-        bounded = self._bound(rows)
-        indices = hide(self._nearest(bounded.detach(), num_quantizers), mask)
-        return self._output(bounded, indices, shape, x.dtype)
+        return self._quantize(x, mask, num_quantizers)
 
     def encode(self, x: Tensor, mask: Tensor | None = None, *, num_quantizers: int | None = None) -> Tensor:
         """Index of the nearest levels at each stage: x → int64, (*x's shape without channels, M)."""
-        rows, shape = self._to_rows(x, torch.float32, mask)
-        indices = hide(self._nearest(self._bound(rows), num_quantizers), mask)
-        return indices.view(shape + indices.shape[1:])
+        return self._encode(x, mask, num_quantizers)
 
     def decode(self, indices: Tensor) -> Tensor:
         """The sum of what the stages chose, laid out like x: 1 to M of them, any prefix. Index −1 skips a stage."""
