@@ -53,8 +53,8 @@ def perplexity(indices: Tensor, codebook_size: int) -> float:
 def shannon_distortion(bits_per_dim: float, variance: float = 1.0) -> float:
     """Least mean squared error per dimension of any code for a Gaussian source: variance * 2^(-2 R).
 
-    Shannon, "Coding theorems for a discrete source with a fidelity criterion" (1959); Cover & Thomas, "Elements of
-    Information Theory", 2nd ed., theorem 10.3.2.
+    Shannon, "A mathematical theory of communication" (1948), part V; Cover & Thomas, "Elements of Information Theory",
+    2nd ed., theorem 10.3.2.
     """
     if bits_per_dim < 0:
         raise ValueError(f"bits_per_dim must not be negative, got {bits_per_dim}")
