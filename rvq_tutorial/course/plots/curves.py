@@ -1,7 +1,7 @@
 """Curves and bars: what was measured, over steps, rates and sizes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,12 +37,13 @@ def curve(
     steps = max(map(len, raw.values()))
     smooth = min(smooth, steps)
     history = {name: np.convolve(y, np.full(smooth, 1 / smooth), "valid") for name, y in raw.items()}
-    changes = [f"{_plain(name)} goes from {y[0]:.3g} to {y[-1]:.3g}" for name, y in history.items()]
+    changes = [f"{_plain(name)} goes from {_short(y[0])} to {_short(y[-1])}" for name, y in history.items()]
+    shapes = [f"{_plain(name)} {_shape(np.arange(smooth, steps + 1), y, 'step')}" for name, y in history.items()]
     means = f" The line is the mean over {smooth} steps." if smooth > 1 else ""
     figure = Figure(
         8.0,
         3.4,
-        alt=f"Curves of {', '.join(map(_plain, history))} over {steps} steps.",
+        alt=f"Over {steps} step{'s' * (steps > 1)}: {'; '.join(shapes)}.",
         caption=f"From step 1 to {steps}, {'; '.join(changes)}.{means}",
     )
     axes = figure.subplots()
@@ -71,15 +72,15 @@ def rate_distortion(
     """
     curves = {name: (np.asarray(rates), np.atleast_2d(errors)) for name, (rates, errors) in curves.items()}
     ends = [
-        f"{_plain(name)} reaches {errors[:, -1].mean():.2g} at {rates[-1]:.3g} bits"
+        f"{_plain(name)} reaches {_short(errors[:, -1].mean())} at {rates[-1]:.3g} bits"
         for name, (rates, errors) in curves.items()
     ]
     if bound:
-        ends.append(f"Shannon's bound reaches {bound[1][-1]:.2g} at {bound[0][-1]:.3g} bits")
+        ends.append(f"Shannon's bound reaches {_short(bound[1][-1])} at {bound[0][-1]:.3g} bits")
     figure = Figure(
         8.0,
         4.4,
-        alt=f"Mean squared error against bits per dimension for {', '.join(map(_plain, curves))}.",
+        alt=f"Falling curves of the mean squared error. {_halfway(curves, bound, 'bits per dimension')}.",
         caption=f"Lower is better, and the error's scale is logarithmic: {'; '.join(ends)}.",
     )
     axes = figure.subplots()
@@ -106,7 +107,7 @@ def quality(curves: Mapping[str, tuple[Sequence[float], Sequence]], *, title: st
     figure = Figure(
         8.0,
         3.8,
-        alt=f"PSNR against bits per pixel for {', '.join(map(_plain, curves))}.",
+        alt=f"Rising curves of the PSNR. {_halfway(curves, None, 'bits per pixel')}.",
         caption=f"Higher is better. At the most bits per pixel: {'; '.join(ends)}.",
     )
     axes = figure.subplots()
@@ -124,10 +125,15 @@ def bars(values: Mapping[str, float | Sequence[float]], *, label: str, title: st
     values = {name: np.atleast_1d(v).astype(float) for name, v in values.items()}
     spreads = {n: f" ± {_two_digits(v.std())}" for n, v in values.items() if len(v) > 1}
     texts = {n: f"{v.mean():.3g}{spreads.get(n, '')}" for n, v in values.items()}
-    spoken = f"{label}: {'; '.join(f'{_plain(name)} {text}' for name, text in texts.items())}."
-    spread = " After ± and as a whisker, the standard deviation." if any(len(v) > 1 for v in values.values()) else ""
-    caption = spoken[0].upper() + spoken[1:] + spread
-    figure = Figure(8.0, 0.9 + 0.38 * len(values), alt=f"Bars of {spoken}", caption=caption)
+    least, most = (end(values, key=lambda name: values[name].mean()) for end in (min, max))
+    reach = f"from {texts[least]} ({_plain(least)}) to {texts[most]} ({_plain(most)})" if least != most else texts[most]
+    spread = " After ± and as a whisker, the standard deviation." if spreads else ""
+    figure = Figure(
+        8.0,
+        0.9 + 0.38 * len(values),
+        alt=f"{_capital(label)}: {'; '.join(f'{_plain(name)} {text}' for name, text in texts.items())}.",
+        caption=f"{_capital(label)}: {reach}.{spread}",
+    )
     axes = figure.subplots()
     axes.set(title=title, xlabel=label)
     for rank, (name, v) in enumerate(values.items()):
@@ -157,11 +163,12 @@ def code_usage(counts: Tensor, *, title: str = "") -> Figure:
     size, unused = len(share), int((share == 0).sum())
     bits = torch.special.entr(share).sum().item() / math.log(2)
     perplexity = 2**bits
+    half, most = (int((share.cumsum(0) < part - 1e-9).sum()) + 1 for part in (0.5, 0.9))
     figure = Figure(
         8.0,
         3.2,
-        alt=f"Bars of how often each of {size} codewords is chosen, most used first, and a box as wide as the "
-        f"perplexity, {perplexity:.3g}.",
+        alt=f"Of {size} codewords, most used first, the first {half} take half of the vectors, the first {most} nine "
+        "tenths.",
         caption=f"The most used takes {share[0]:.2%} of the vectors, and {unused} are never chosen. An index tells "
         f"{bits:.3g} bits, as much as {perplexity:.3g} codewords would that are all used alike: the dashed box, which "
         "has the bars' area.",
@@ -191,12 +198,16 @@ def staircase(codebook: Tensor, target: float, x: float | None = None) -> Figure
     steps = codebook[nearest(grid[:, None], codebook[:, None])]
     jumps = steps.diff().nonzero().flatten() + 1
     steps[jumps] = torch.nan  # there is nothing between the steps
-    alt = f"Left, the lookup among {len(codebook)} numbers: a staircase. Right, the squared error behind it, in steps."
+    levels = codebook.unique()
+    alt = (
+        f"Left, a staircase: x̂ is {_then(levels)}, with jumps at x = {_then((levels[1:] + levels[:-1]) / 2)}. "
+        f"Right, the squared error on these steps: {_then((levels - target) ** 2)}."
+    )
     caption = "Left, what the lookup gives for x; right, the loss behind it. Both are flat, slope 0, except at "
     caption += f"{len(jumps)} jumps."
     if x is not None:
         chosen = codebook[(codebook - x).abs().argmin()].item()
-        alt += f" Dashed, through x = {x:g}: a line of slope 1 and a parabola."
+        alt += f" Dashed, through x = {x:g}: left, a line of slope 1; right, a parabola, lowest at x̂ = {target:g}."
         caption = (
             f"At x = {x:g} the lookup gives {chosen:g}, and so does everything near by: both slopes are 0. What is "
             f"pretended is x̂ = x + ({chosen - x:.2g}), the dashed line, of slope 1. So the loss (x̂ − {target:g})² "
@@ -234,11 +245,14 @@ def moved_crowd(codebook: Tensor, half_width: float) -> Figure:
         return (np.abs(borders) < half_width[:, None]) @ jumps / (2 * half_width)
 
     steepness = slope(np.array([half_width])).item()
+    reached = np.abs(borders).min()  # by so wide a crowd
+    first, last = slope(np.array([reached + 1e-9, 2.5]))
     figure = Figure(
         8.0,
         4.1,
-        alt=f"Left, the mean of x̂ over a crowd of half-width {half_width:g} against the crowd's middle, beside the "
-        "staircase of a single number. Right, the slope of that mean at 0 for crowds of any width.",
+        alt=f"Left, the steps of a single number and, sloped where those jump, the mean over a crowd of half-width "
+        f"{half_width:g}. Right, the slope of that mean at 0: none until the crowd is {reached:g} wide to each side, "
+        f"then suddenly {first:.2g}, and {last:.2g} at 2.5.",
         caption=f"A crowd from {-half_width:g} to {half_width:g}: move it a little, and its x̂ move {steepness:.2f} "
         "times as far on average. Straight-through says 1. Right, in theory: the sum of the jumps within the crowd, "
         "divided by its width.".replace("-", "−", 1),
@@ -277,10 +291,12 @@ def gradient_check(autograd: Tensor, differences: Mapping[str, Tensor]) -> Figur
     autograd = autograd.detach().cpu().double().flatten().numpy()
     differences = {name: d.detach().cpu().double().flatten().numpy() for name, d in differences.items()}
     far = {name: np.abs(slopes - autograd).max() for name, slopes in differences.items()}
+    ranges = [f"{_plain(name)}, from {_short(y.min())} to {_short(y.max())}" for name, y in differences.items()]
     figure = Figure(
         8.0,
         4.0,
-        alt=f"Finite differences of {', '.join(map(_plain, differences))} against autograd's gradient.",
+        alt=f"Autograd's slopes go from {_short(autograd.min())} to {_short(autograd.max())}; finite differences of "
+        f"{'; of '.join(ranges)}.",
         caption="On the diagonal both agree. Largest distance from it: "
         + "; ".join(f"{_plain(name)} {distance:.2g}" for name, distance in far.items())
         + ".",
@@ -289,7 +305,7 @@ def gradient_check(autograd: Tensor, differences: Mapping[str, Tensor]) -> Figur
     axes.set(xlabel="autograd", ylabel="finite differences")
     axes.axline((0, 0), slope=1, color=COLORS["bound"], linewidth=0.8, linestyle=":")
     for rank, (name, slopes) in enumerate(differences.items()):
-        style = _series_style(name, rank) | {"markersize": 7, "alpha": 0.8, "linestyle": "none"}
+        style = _series_style(name, rank) | {"markersize": 7, "linestyle": "none"}
         axes.plot(autograd, slopes, label=_plain(name), **style)
     axes.legend()
     return figure
@@ -309,12 +325,13 @@ def lines(
 
     x: (R,), rising. curves: name -> (R,). log_x: a scale of powers of two.
     """
-    changes = [f"{_plain(name)} goes from {y[0]:.3g} to {y[-1]:.3g}" for name, y in curves.items()]
+    changes = [f"{_plain(name)} goes from {_short(y[0])} to {_short(y[-1])}" for name, y in curves.items()]
+    shapes = [f"{_plain(name)} {_shape(x, y, xlabel)}" for name, y in curves.items()]
     figure = Figure(
         8.0,
         3.4,
-        alt=f"{ylabel} against {xlabel} for {', '.join(map(_plain, curves))}.",
-        caption=f"{xlabel[0].upper()}{xlabel[1:]}, from {x[0]:g} to {x[-1]:g}: {'; '.join(changes)}.",
+        alt=f"{_capital(ylabel)}: {'; '.join(shapes)}.",
+        caption=f"{_capital(xlabel)}, from {x[0]:g} to {x[-1]:g}: {'; '.join(changes)}.",
     )
     axes = figure.subplots()
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -345,15 +362,14 @@ def over_steps(
     values = {title: {name: np.asarray(y, float) for name, y in panel.items()} for title, panel in panels.items()}
     names = list(next(iter(values.values())))
     seeds = len(values[next(iter(values))][names[0]])
-    ends = [
-        f"{' '.join(title.split())}: " + ", ".join(f"{_plain(name)} {y[:, -1].mean():.3g}" for name, y in panel.items())
-        for title, panel in values.items()
-    ]
+    told = []
+    for title, panel in values.items():
+        ends = [f"{_plain(name)} {_short(y[:, 0].mean())} to {_short(y[:, -1].mean())}" for name, y in panel.items()]
+        told.append(f"{' '.join(title.split())}: {', '.join(ends)}".removeprefix(": "))
     figure = Figure(
         9.0,
         4.2 if log else 3.2,
-        alt=f"{ylabel or 'Measures'} against {xlabel} for {', '.join(map(_plain, names))}; "
-        f"at {xlabel} {steps[-1]}: {'; '.join(ends)}.",
+        alt=f"{_capital(' '.join(f'{ylabel} from {xlabel} {steps[0]} to {steps[-1]}'.split()))}. {'; '.join(told)}.",
         caption=f"Lines are means over {seeds} seed{'s' * (seeds > 1)}, bands reach from the least to the most.",
     )
     row = figure.subplots(1, len(values), squeeze=False, sharey=log)[0]
@@ -399,7 +415,8 @@ def codebook_memory(dim: int, codebook_sizes: Sequence[int], *, max_bits: int = 
     figure = Figure(
         8.0,
         3.8,
-        alt=f"Memory against bits a vector for one codebook and for stages of {', '.join(map(str, codebook_sizes))}.",
+        alt="The memory of one codebook doubles with every bit; that of stages grows as their number does. "
+        f"{_capital(_halfway(curves, None, 'bits a vector', _bytes))}.",
         caption=f"Vectors of {dim} components; a mark is a stage. At the right end: {'; '.join(ends)}.",
     )
     axes = figure.subplots()
@@ -437,7 +454,7 @@ def scoreboard(rows: Mapping[str, Mapping[str, float | Sequence[float]]], *, tit
     figure = Figure(
         9.0,
         1.15 + 0.38 * len(rows),
-        alt=f"Dots of {', '.join(measures)} for each quantizer. {'; '.join(spoken)}.",
+        alt=f"{'; '.join(spoken)}.",
         caption="Left is better, all scales are logarithmic. The best: "
         + "; ".join(f"{m}, {name} ({_short(np.mean(rows[name][m]))})" for m, name in best.items())
         + ".",
@@ -477,10 +494,12 @@ def bit_shares(variances: Tensor, ways: Mapping[str, Tensor], *, title: str = ""
         f"{name}, {' + '.join(f'{b:.3g}' for b in bits)} bits: mean error {left[name].mean():.2g}"
         for name, bits in ways.items()
     ]
+    rests = [f"{name}, {_then(left[name])}" for name in ways]
     figure = Figure(
         8.0,
         3.9,
-        alt=f"Bars of the variances of {len(variances)} components, cut into bits. {'; '.join(spoken)}.",
+        alt=f"{len(variances)} components of variance {_then(variances)}. What the bits leave of them: "
+        f"{'; '.join(rests)}.",
         caption="A bar reaches up to its component's variance. Each dark block is one bit, and what is below it is a "
         f"quarter; the grey rest is the error that stays. {'; '.join(spoken)}.",
     )
@@ -502,11 +521,6 @@ def bit_shares(variances: Tensor, ways: Mapping[str, Tensor], *, title: str = ""
     return figure
 
 
-def _short(value: float) -> str:
-    """A number as it is said: 16,384 or 0.0285."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 @in_house_style
 def operating_point(
     measured: Mapping[tuple[int, int], Sequence[float]],
@@ -525,13 +539,15 @@ def operating_point(
     above, wasted = 10 * math.log10(error * 4**rate), rate + math.log2(error) / 2
     numbers = num_quantizers * codebook_size * dim
     widths = [min(beam_size, codebook_size**m) for m in range(num_quantizers)]
+    path = measured[codebook_size, beam_size][:num_quantizers]
     figure = Figure(
         8.0,
         4.4,
-        alt="Mean squared error against bits, both per dimension: the chosen quantizer, all others, Shannon's bound.",
+        alt=f"Stage by stage the error of the choice falls to {_then(path)}. On Shannon's bound it would be "
+        f"{_short(4.0**-rate)} at the end.",
         caption=f"{rate:.3g} bits per dimension, mean squared error {error:.3g}: {above:.1f} dB above Shannon's bound, "
         f"which asks for {wasted:.2f} bits less. Stored: {numbers:,} numbers; a vector takes "
-        f"{codebook_size * dim * sum(widths):,} multiply–adds. Pale: all other choices.",
+        f"{codebook_size * dim * sum(widths):,} multiply–adds. Grey: all other choices.",
     )
     axes = figure.subplots()
     axes.set(title=f"M = {num_quantizers}, K = {codebook_size}, beam {beam_size}", yscale="log")
@@ -539,8 +555,7 @@ def operating_point(
     rates = np.linspace(0, stages[-1] * math.log2(max(size for size, _ in measured)) / dim, 2)
     bound = axes.plot(rates, 4.0**-rates, "--", color=COLORS["bound"], linewidth=1.2)[0]
     for (size, _), errors in measured.items():
-        axes.plot(stages * math.log2(size) / dim, errors, ".", color=COLORS["unused"], alpha=0.6, markersize=5)
-    path = measured[codebook_size, beam_size][:num_quantizers]
+        axes.plot(stages * math.log2(size) / dim, errors, ".", color=COLORS["unused"], markersize=5)
     color = SERIES_COLORS[0]
     chosen = axes.plot(stages[:num_quantizers] * math.log2(codebook_size) / dim, path, "o-", color=color)[0]
     axes.plot([rate, rate], [4.0**-rate, error], ":", color=color, linewidth=1.4)
@@ -551,6 +566,54 @@ def operating_point(
 
 def _plain(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
+def _short(value: float) -> str:
+    """A number as it is said: 16,384 or 0.0285."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if 0 < abs(value) < 1e-6 else np.format_float_positional(float(f"{value:.3g}") + 0, trim="-")
+
+
+def _then(values: Iterable[float]) -> str:
+    """Numbers one after the other: 1, 2 and 4."""
+    *most, last = (_short(float(value)) for value in values)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _shape(x: Sequence[float], y: Sequence[float], xlabel: str) -> str:
+    """What a curve does between its ends: it stays level, turns, or rises or falls, sooner or later."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    span = np.ptp(y)
+    if span <= 0.02 * np.abs(y).max():
+        return "stays level"
+    for extreme, does in ((y.argmax(), "peaks"), (y.argmin(), "is lowest")):
+        if min(abs(y[extreme] - y[0]), abs(y[extreme] - y[-1])) > 0.1 * span:
+            return f"{does} at {xlabel} {x[extreme]:g} with {_short(y[extreme])}"
+    half = np.abs(y - y[0]) >= abs(y[-1] - y[0]) / 2
+    return f"{'rises' if y[-1] > y[0] else 'falls'}, half of the way by {xlabel} {x[half.argmax()]:g}"
+
+
+def _halfway(
+    curves: Mapping[str, tuple[Sequence[float], np.ndarray]],
+    bound: tuple[Sequence[float], Sequence[float]] | None,
+    xlabel: str,
+    say: Callable[[float], str] = _short,
+) -> str:
+    """Where the curves stand, from the highest to the lowest, halfway along the shortest of them."""
+    means = {_plain(name): (x, np.atleast_2d(y).mean(0)) for name, (x, y) in curves.items()}
+    if bound:
+        means["Shannon's bound"] = bound
+    half = np.mean([max(x[0] for x, _ in means.values()), min(x[-1] for x, _ in means.values())])
+    logarithmic = all(np.min(y) > 0 for _, y in means.values())
+    scale, back = (np.log, np.exp) if logarithmic else (np.asarray, float)
+    heights = {name: back(np.interp(half, x, scale(y))) for name, (x, y) in means.items()}
+    ranked = sorted(heights, key=heights.get, reverse=True)
+    return f"At {half:.3g} {xlabel}: {', '.join(f'{name} {say(heights[name])}' for name in ranked)}"
 
 
 def _mean_over_seeds(axes: Axes, x: np.ndarray, values: np.ndarray, name: str, rank: int) -> Line2D:

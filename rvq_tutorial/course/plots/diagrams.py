@@ -200,11 +200,21 @@ def loss_graph() -> Figure:
 
 
 def _graph(boxes: Mapping[str, Box], arrows: Sequence[Arrow], height: float, caption: str) -> Figure:
-    names = ", ".join(box.text.replace("\n", " ") for box in boxes.values())
-    figure = Figure(8.0, height + 0.35, alt=f"A graph of {names}. {caption}", caption=caption)
+    figure = Figure(8.0, height + 0.35, alt=_spoken(boxes, arrows), caption=caption)
     draw_graph(graph_axes(figure, 0.05, 0.35, 7.9, height), boxes, arrows)
     legend(figure, arrows)
     return figure
+
+
+def _spoken(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> str:
+    """The arrows in words, one kind after the other."""
+    kinds: dict[str, list[str]] = {}
+    for arrow in arrows:
+        start, end = (" ".join(boxes[name].text.split()) for name in (arrow.start, arrow.end))
+        more = f", × {arrow.times}" if arrow.times else f" ({arrow.label})" if arrow.label else ""
+        kind = f"{'Cut ' if arrow.cut else ''}{arrow.carries}s{' that cancel' if arrow.cancels else ''}"
+        kinds.setdefault(kind[0].upper() + kind[1:], []).append(f"from {start} to {end}{more}")
+    return " ".join(f"{kind} go {', '.join(ways)}." for kind, ways in kinds.items())
 
 
 _STAGES = {

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 
 import matplotlib as mpl
 import matplotlib.figure
@@ -11,16 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-# One meaning a colour, through the whole course: Okabe and Ito's palette, safe for colour-blind readers.
+# One meaning a colour, through the whole course: the hues of Okabe and Ito's palette, dark enough to stand out from
+# white (3 : 1), and as far apart for colour-blind readers as that allows.
 COLORS = {
-    "data": "#56B4E9",
+    "data": "#4899C7",
     "codeword": "#D55E00",
-    "residual": "#009E73",
-    "reconstruction": "#CC79A7",
+    "residual": "#00825E",
+    "reconstruction": "#9C5B7F",
     "train": "#0072B2",
-    "held_out": "#E69F00",
+    "held_out": "#C98500",
     "bound": "#000000",
-    "unused": "#A0A0A0",
+    "unused": "#949494",
 }
 MARKERS = {"codeword": "X", "reconstruction": "s", "held_out": "D"}  # all others: a dot
 # For curves and bars without a meaning of their own: hues of Tol's muted palette that are not in COLORS.
@@ -67,8 +69,8 @@ class Figure(matplotlib.figure.Figure):
     def __init__(self, width: float, height: float, *, alt: str, caption: str):
         super().__init__((width, height), PIXELS_PER_INCH, facecolor="white", layout="constrained")
         FigureCanvasAgg(self)
-        self.alt = alt
-        self.caption = caption
+        self.alt = _spelled(alt)
+        self.caption = _spelled(caption)
 
     def png(self) -> bytes:
         """The picture as PNG, encoded for speed rather than size."""
@@ -85,7 +87,7 @@ class Figure(matplotlib.figure.Figure):
             f'<figure style="margin: 0; max-width: {max(width, 560)}px">'
             f'<img alt="{html.escape(self.alt)}" width="{width}" height="{height}" '
             f'src="data:image/webp;base64,{source}">'
-            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
+            f"{f'<figcaption>{html.escape(self.caption)}</figcaption>' if self.caption else ''}</figure>"
         )
         return {"text/html": picture, "text/plain": self.alt}
 
@@ -104,6 +106,11 @@ def place(figure: Figure, left: float, bottom: float, width: float, height: floa
     """Axes at a place given in inches: they stay there whatever a slider changes, where a layout would move them."""
     figure.set_layout_engine("none")
     return figure.add_axes(np.array([left, bottom, width, height]) / np.tile(figure.get_size_inches(), 2))
+
+
+def _spelled(words: str) -> str:
+    """The words with a minus before each negative number: a hyphen is not read out."""
+    return re.sub(r"(?<!\w)-(?=\d)", "−", words)
 
 
 def ink(color: str) -> tuple[float, ...]:

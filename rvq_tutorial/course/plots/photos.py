@@ -42,7 +42,9 @@ def color_cube(photo: Tensor, codebook: Tensor | None = None) -> Figure:
     # In inches, and so that a pixel of the photo is a square of whole screen pixels.
     wide, high = np.array([width, height]) * max(1, min(960 // width, 720 // height)) / PIXELS_PER_INCH
     top = max(high + 0.85, 3.9)
-    alt = f"{kind} and its pixels in the cube of all colours. {words}."
+    greyness = (pixels - pixels.mean(1, keepdim=True)).norm(dim=1)
+    alt = f"{kind} and its pixels in the cube of all colours. {words}. Half of the pixels lie within "
+    alt += f"{greyness.median():.2g} of the line of greys, all within {greyness.max():.2g}."
     figure = Figure(wide + 4.0, top, alt=alt, caption=more)
     axes = place(figure, 0, top - high - 0.3, wide, high)
     axes.set_title(words, fontsize=10, pad=4)
@@ -108,7 +110,8 @@ def photo_row(images: Tensor, titles: Sequence[str], *, caption: str = "") -> Fi
     rows = math.ceil(count / max(1800 // cell_width, 1))
     columns = math.ceil(count / rows)
     inches = np.array([columns * cell_width, rows * cell_height, width * scale, height * scale]) / PIXELS_PER_INCH
-    figure = Figure(*inches[:2], alt=f"Photos side by side: {spoken}.", caption=caption or f"{spoken}.")
+    arranged = f"{count} pictures in {rows} rows" if rows > 1 else "From left to right" if count > 1 else "One picture"
+    figure = Figure(*inches[:2], alt=f"{arranged}: {spoken}.", caption=caption)
     pixels = images.detach().cpu().float().clamp(0, 1).permute(0, 2, 3, 1).numpy()
     for i, (photo, title) in enumerate(zip(pixels, titles, strict=True)):
         corner = np.array([i % columns * cell_width, (rows - 1 - i // columns) * cell_height + gap])
@@ -139,10 +142,12 @@ def patch_rows(rows: Mapping[str, Tensor], *, caption: str) -> Figure:
     scale = max(1, min((1780 - left) // count // width, 1150 // len(rows) // height, 14) - 1)
     cell_width, cell_height = scale * width + gap, max(scale * height + gap, 40)
     inches = np.array([left + count * cell_width, len(rows) * cell_height + gap]) / PIXELS_PER_INCH
-    spoken = ", ".join(rows) if len(rows) <= 4 else f"{next(iter(rows))} to {list(rows)[-1]}"
-    figure = Figure(
-        *inches, alt=f"{len(rows)} rows of pictures of {height} × {width} pixels: {spoken}.", caption=caption
-    )
+    tints = {name: patches.mean((1, 2, 3)) for name, patches in rows.items()}
+    told = [f"{name}, from {tint.min():.2f} to {tint.max():.2f}" for name, tint in tints.items()]
+    if len(told) > 4:
+        told = [told[0], told[-1]]
+    alt = f"{len(rows)} rows of {count} pictures of {height} × {width} pixels. Their brightness: {'; '.join(told)}."
+    figure = Figure(*inches, alt=alt, caption=caption)
     for row, (name, patches) in enumerate(rows.items()):
         bottom = (len(rows) - 1 - row) * cell_height + gap
         framed = F.pad(_enlarged(patches, scale), (0, gap), value=1.0)
@@ -168,12 +173,15 @@ def codeword_places(photo: Tensor, indices: Tensor, index: int, patch: Tensor) -
     here = _enlarged(chosen[None, None], size)[0, :, :height, :width]
     faded = 0.72 + 0.2 * photo.mean(0, keepdim=True)
     share = chosen.double().mean().item()
+    upper, left_half = chosen.tensor_split(2, 0)[0], chosen.tensor_split(2, 1)[0]
+    above, beside = (part.sum().item() / max(chosen.sum().item(), 1) for part in (upper, left_half))
     scale = max(1, 1100 // width)
     side = 320 // size * size
     inches = np.array([side + width * scale + 60, max(height * scale, side) + 50]) / PIXELS_PER_INCH
     figure = Figure(
         *inches,
-        alt=f"Left, codeword {index}, decoded alone. Right, a photo, faded but for the patches with that index.",
+        alt=f"Left, a patch of brightness {patch.mean():.2f}. Right, a faded photo, in colour only where that patch "
+        f"stands: {above:.0%} of these places in the upper half, {beside:.0%} in the left half.",
         caption=f"Codeword {index}, decoded alone, and where it stands in the photo: at {chosen.sum()} of "
         f"{chosen.numel():,} places, {share:.1%}.",
     )

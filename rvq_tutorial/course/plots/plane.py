@@ -29,7 +29,7 @@ def voronoi(points: Tensor, codebook: Tensor, *, arrows: Tensor | None = None, t
     figure = Figure(
         5.6,
         5.9,
-        alt=f"{len(points)} points in the plane, {size} codewords and the borders of their cells.",
+        alt=f"{len(points)} points in the plane, {_fullness(indices, size)}.",
         caption=f"A point belongs to the codeword in whose cell it lies. {used.sum()} of the {size} codewords are "
         f"used; the mean squared error per dimension is {error:.3g}.",
     )
@@ -53,12 +53,12 @@ def cells_side_by_side(points: Tensor, codebooks: Mapping[str, Tensor]) -> Figur
     points = _in_plane(points, "points")
     errors = {name: (points - book[nearest(points, book)]).square().mean() for name, book in codebooks.items()}
     listed = ", ".join(f"{name} {error:.3g}" for name, error in errors.items())
+    told = [f"{name}: {_fullness(nearest(points, book), len(book))}" for name, book in codebooks.items()]
     side = 7.8 / len(codebooks)
     figure = Figure(
         7.8,
         side + 0.35,
-        alt=f"{len(points)} points in the plane and the borders of the cells of {len(codebooks)} codebooks, side by "
-        f"side: {', '.join(codebooks)}.",
+        alt=f"The same {len(points)} points in the cells of {len(codebooks)} codebooks. {'; '.join(told)}.",
         caption=f"Mean squared error per dimension: {listed}.",
     )
     for i, (name, codebook) in enumerate(codebooks.items()):
@@ -89,11 +89,12 @@ def gradient_field(points: Tensor, codebook: Tensor, commitment_weight: float) -
     pull = codebook[indices] - points
     counts = torch.bincount(indices, minlength=size).clamp(min=1)
     means = torch.zeros_like(codebook).index_add_(0, indices, -pull) / counts.unsqueeze(1)
+    longest = [arrows.norm(dim=1).max() for arrows in (commitment_weight * pull, means[used])]
     figure = Figure(
         5.6,
         6.3,
-        alt=f"{len(points)} encoder outputs with arrows towards their codewords, and {size} codewords with "
-        f"arrows to the mean of their cells, for a commitment weight of {commitment_weight:g}.",
+        alt=f"Each of {len(points)} encoder outputs has an arrow towards its codeword, at most {longest[0]:.2g} long, "
+        f"and each of {used.sum()} codewords has one to the mean of its cell, at most {longest[1]:.2g} long.",
         caption=f"The codebook loss pulls a codeword to the mean of its cell: {_mean_length(means[used]):.2g} away "
         f"on average; {(~used).sum()} of the {size} are unused and feel no pull. The commitment loss pulls an "
         f"output towards its codeword: by {commitment_weight * _mean_length(pull):.2g} on average, which is "
@@ -126,8 +127,8 @@ def codeword_paths(points: Tensor, path: Tensor) -> Figure:
     figure = Figure(
         5.6,
         5.9,
-        alt=f"{len(points)} points in the plane and the paths of {len(end)} codewords, from a random start to where "
-        "the points are.",
+        alt=f"The ways of {len(end)} codewords among {len(points)} points, from a random start. The longest way is "
+        f"{lengths.max():.2g} long, the middle one {lengths.median():.2g}.",
         caption=f"From the small circles to the crosses: the mean squared error per dimension falls from "
         f"{errors[0]:.2g} to {errors[1]:.2g}. {still} of the {len(end)} codewords hardly moved; {(~used).sum()} are "
         "not used at the end.",
@@ -155,6 +156,12 @@ def sliding_cells(points: Tensor, codebook: Tensor, share: float) -> Figure:
     size, indices = len(codebook), nearest(points, codebook)
     moved, places = points - share * codebook[indices], (1 - share) * codebook
     spread = [around.square().mean().sqrt().item() for around in (points, moved)]
+    if share == 0:
+        alt = f"{len(points)} points around {size} codewords, each cell in its own tint and place."
+    elif share < 1:
+        alt = f"{size} cells of points, a tint each, that overlap more the nearer they come to the origin."
+    else:
+        alt = f"{size} cells of points lie on top of each other around the origin, their tints mixed."
     if share < 1:
         caption = f"The codewords have gone {share:.0%} of the way to the origin, and each took its cell along."
     else:
@@ -165,7 +172,7 @@ def sliding_cells(points: Tensor, codebook: Tensor, share: float) -> Figure:
     figure = Figure(
         5.6,
         5.9,
-        alt=f"{len(points)} points in {size} cells, a tint each, moved by {share:.0%} of their codewords' places.",
+        alt=alt,
         caption=caption,
     )
     axes = place(figure, 0.6, 0.65, 4.9, 4.9)
@@ -198,11 +205,11 @@ def codebook_moments(points: Tensor, moments: Mapping[str, Tensor], index: int, 
     points = _in_plane(points, "points")
     moments = {title: _in_plane(codebook, "moments") for title, codebook in moments.items()}
     everything = torch.cat([points, *moments.values()])
+    places = [f"{title}, at {x:.2g}, {y:.2g}" for title, (x, y) in ((t, c[index].tolist()) for t, c in moments.items())]
     figure = Figure(
         8.9,
         3.7,
-        alt=f"{len(points)} points and a codebook in the plane at {len(moments)} moments: {', '.join(moments)}. One "
-        "codeword is marked.",
+        alt=f"Where the ringed codeword stands among {len(points)} points: {'; '.join(places)}.",
         caption=caption,
     )
     before = None
@@ -236,14 +243,15 @@ def residual_stages(points: Tensor, codebooks: Tensor, num_quantizers: int) -> F
         raise ValueError(f"num_quantizers must be 1 to {stages}, as there are codebooks, got {num_quantizers}")
     residuals = _residuals(points, codebooks[:num_quantizers])
     errors = [residual.square().mean().item() for residual in residuals]
+    roots = [f"{error**0.5:.2g}" for error in errors]
     rows, columns, title_height = math.ceil(stages / 4), min(stages, 4), 0.5
     side = (8.45 - (rows - 1) * title_height) / (rows + columns)  # a stage's share of the width, in inches
     whole = rows * (side + title_height) - title_height - 0.15
     figure = Figure(
         9.0,
         whole + 1.45,
-        alt=f"{len(points)} points and their reconstruction from {num_quantizers} of {stages} stages with {size} "
-        "codewords each; beside them, stage by stage, the residuals that come in and the stage's codewords.",
+        alt=f"{len(points)} points, and upon them what {num_quantizers} of {stages} stages rebuild, off by an rms of "
+        f"{roots[-1]}. What comes into the stages shrinks: rms {', '.join(roots[:-1])}.",
         caption="A stage quantizes what the stages before it left over, drawn at its own scale; rms is the root "
         f"of the mean square per dimension. That mean falls from {errors[0]:.2g} to {errors[1]:.2g} in one stage"
         + (f" and to {errors[-1]:.2g} in {num_quantizers}." if num_quantizers > 1 else "."),
@@ -299,6 +307,12 @@ def used_codewords(indices: Tensor, size: int) -> Tensor:
     return torch.bincount(indices, minlength=size) > 0
 
 
+def _fullness(indices: Tensor, size: int) -> str:
+    """How the points share the cells, in words."""
+    counts = torch.bincount(indices, minlength=size)
+    return f"{counts.max()} in the fullest of {size} cells, {counts.min() or 'none'} in the emptiest"
+
+
 def _mean_length(vectors: Tensor) -> float:
     return vectors.norm(dim=1).mean().item()
 
@@ -322,7 +336,7 @@ def _draw_cells(axes: Axes, points: Tensor, codebook: Tensor) -> None:
 
 
 def _draw_points(axes: Axes, points: Tensor, role: str, *, label: str, area: float = 9) -> None:
-    style = {"color": COLORS[role], "marker": MARKERS.get(role, "o"), "alpha": 0.7, "linewidths": 0, "zorder": 2}
+    style = {"color": COLORS[role], "marker": MARKERS.get(role, "o"), "linewidths": 0, "zorder": 2}
     axes.scatter(*points.numpy().T, s=area, label=label, **style)
 
 
