@@ -1,4 +1,5 @@
 # make lab        set everything up in .venv and open the course in JupyterLab
+# make update     bring the course up to date, and keep what you have changed
 # make test       run every test; fetches a browser for them if there is none
 # make lint       what make test looks at first: style, types, notebooks that are their sources'
 # make notebooks  rebuild the notebooks from notebooks/sources
@@ -16,10 +17,13 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 ALLOW_ROOT := $(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
 OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 
-.PHONY: lab test lint notebooks solved measurements pretrained card bench browser
+.PHONY: lab update test lint notebooks solved measurements pretrained card bench browser
 
 lab: $(VENV)/.has-lab $(OVERRIDES)
 	$(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
+
+update:
+	@$(PYTHON) tools/update.py
 
 # Every notebook runs unsolved; solved, each cell twice in a row and then all once more; and as it is, in a browser.
 test: lint browser
