@@ -37,6 +37,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rvq_tutorial import VectorQuantizer, metrics, nearest
+from rvq_tutorial.autoencoder.interrupts import interruptible
 from rvq_tutorial.course import check, data, measured, plots, widgets
 
 torch.set_num_threads(1)  # the networks here are so small that threads would only wait for each other
@@ -84,18 +85,15 @@ def learn(network, keep=(), steps=300):
     encoder, quantizer, decoder = network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, fused=True)  # fused: the same, in less time
     kept = dict.fromkeys([*keep, steps], network)
-    try:
-        for step in range(steps):
-            if step in keep:
-                kept[step] = copy.deepcopy(network)
-            batch = train[torch.randint(len(train), (128,))]
-            output = quantizer(encoder(batch))
-            loss = F.mse_loss(decoder(output.quantized), batch) / variance + output.loss
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    except KeyboardInterrupt:  # you stopped it: the steps not reached keep the network as it is now
-        print(f"Stopped at step {step} of {steps}.")
+    for step in interruptible(range(steps)):  # if you stop it, steps not reached keep the network as it is then
+        if step in keep:
+            kept[step] = copy.deepcopy(network)
+        batch = train[torch.randint(len(train), (128,))]
+        output = quantizer(encoder(batch))
+        loss = F.mse_loss(decoder(output.quantized), batch) / variance + output.loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
     network.eval()
     return kept
 

@@ -34,6 +34,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rvq_tutorial import VectorQuantizer, metrics, nearest, straight_through
+from rvq_tutorial.autoencoder.interrupts import interruptible
 from rvq_tutorial.autoencoder.models import VQVAE, Decoder, Encoder, cosine_patterns
 from rvq_tutorial.autoencoder.training import fit
 from rvq_tutorial.course import check, data, measured, plots, properties, widgets
@@ -317,7 +318,7 @@ def learn(model, reconstruction_loss=pixel_loss, steps=100, seed=0, on_step=lamb
     """Train a model on random batches of 16 crops -> the model, in eval mode."""
     torch.manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    for step in range(1, steps + 1):
+    for step in interruptible(range(1, steps + 1)):
         images = crops[torch.randint(len(crops), (16,))]
         output = model.train()(images)
         loss = reconstruction_loss(output.reconstruction, images) + output.loss
@@ -329,7 +330,7 @@ def learn(model, reconstruction_loss=pixel_loss, steps=100, seed=0, on_step=lamb
 
 
 # %% [markdown]
-# The package's `fit` is this loop with a k-means start of its own, a learning rate that rises and then falls, a progress bar, a history, and leave to interrupt it. We use `fit` now.
+# `interruptible` lets you stop it at any step. The package's `fit` is this loop with a k-means start of its own, a learning rate that rises and then falls, a progress bar and a history. We use `fit` now.
 
 # %%
 torch.manual_seed(0)

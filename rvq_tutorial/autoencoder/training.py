@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from rvq_tutorial import metrics
 from rvq_tutorial.arguments import check_range, check_vectors, check_whole
+from rvq_tutorial.autoencoder.interrupts import held, stopped
 from rvq_tutorial.autoencoder.models import VQVAE
 
 START_IMAGES = 128  # encoded before the first step, to start the codebooks from
@@ -72,7 +73,8 @@ def fit(
     contrast (as in the code of van den Oord et al. 2017), plus the quantizer's own loss. Adam's learning rate rises for
     a tenth of the steps, then falls to nothing along a cosine (Loshchilov & Hutter 2017).
 
-    Interrupt it whenever you like: the model keeps what it has learned, the history what was measured.
+    Interrupt it whenever you like: it stops after the step under way, the model keeps what it has learned, the history
+    what was measured. An `on_step` that raises KeyboardInterrupt stops it, too.
 
     Args:
         images: (N, C, H, W), values in [0, 1].
@@ -87,7 +89,7 @@ def fit(
         TypeError, ValueError: an argument is out of range, or the images don't suit the model; nothing has changed.
     """
     history = History()
-    try:
+    with held() as interrupted:
         check_vectors(images, "images")
         check_whole(steps, "steps")
         check_whole(batch_size, "batch_size")
@@ -115,11 +117,13 @@ def fit(
                         bar.set_postfix_str(seen, refresh=False)
                         if on_step:
                             on_step(history)
+                        if interrupted() and history.steps < steps:
+                            raise KeyboardInterrupt
+            except KeyboardInterrupt:  # the one above, or one that `on_step` raised
+                print(stopped(history.steps, steps))
             finally:
                 model.to(home)
-    except KeyboardInterrupt:  # from the first check on: a look through many images takes its time too
-        print(f"Stopped after {history.steps} of {steps} steps; the model keeps what it has learned.")
-    model.eval()
+        model.eval()
     return history
 
 

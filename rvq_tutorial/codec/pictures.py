@@ -49,20 +49,20 @@ def read_picture(file: str | Path | BinaryIO, name: str | Path = "") -> Picture:
         except FileNotFoundError:
             raise FileNotFoundError(f"path must name a picture file; there is no file {name}") from None
         except UnidentifiedImageError:
-            raise ValueError(f"path must name a picture file; {name} is none that Pillow can read") from None
+            raise ValueError(f"{name} is no picture that Pillow can read: save it as JPEG or PNG") from None
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise ValueError(
-                f"path must name a picture of at most {Image.MAX_IMAGE_PIXELS:,} pixels, and {name} has more; "
-                "if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
+                f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: if you trust it, raise "
+                "PIL.Image.MAX_IMAGE_PIXELS"
             ) from None
         except Exception as error:  # of every kind: Pillow's ways to say that a file is broken
             if isinstance(error, OSError) and error.filename:  # the system's words: it may not be opened
                 raise
-            raise ValueError(f"path must name a whole picture file; {name} can't be read: {error}") from error
+            raise ValueError(f"{name} is no whole picture: {error}") from error
     if white is None:
         raise ValueError(
-            f"path must name a picture that says which number is white; {name} does not, "
-            f"as a {image.format} file of mode {image.mode}: save it with 8 bits a channel"
+            f"{name} does not say which number is white, as a {image.format} file of mode {image.mode}: "
+            "save it with 8 bits a channel"
         )
     pixels /= white
     if alpha is not None and alpha.min() < 1:

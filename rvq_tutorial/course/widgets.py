@@ -16,6 +16,7 @@ from IPython.display import display
 from torch import Tensor
 from tqdm import tqdm
 
+from rvq_tutorial.autoencoder.interrupts import held
 from rvq_tutorial.codec import pictures
 from rvq_tutorial.course import plots
 
@@ -38,26 +39,41 @@ class Frame(NamedTuple):
     caption: str
 
 
-def explore(picture: Callable[..., plots.Figure], /, **choices: Sequence[Any]) -> "Explorer":
+def explore(picture: Callable[..., plots.Figure], /, **choices: Sequence[Any]) -> "Explorer | None":
     """Sliders for the arguments of a pure function that draws, each with its fixed list of values.
 
     All pictures are drawn here and now, so that a slider only has to show one; an error in any of them is raised
     here. `explore(draw, num_quantizers=[1, 2, 4, 8])` calls draw(num_quantizers=1), draw(num_quantizers=2), ...
+    Interrupt it, and there are no sliders but a sentence.
     """
     if not choices or not all(choices.values()):
         raise ValueError(f"choices must give every argument at least one value, got {choices}")
-    return Explorer(picture, choices)
+    frames: dict[tuple[Any, ...], Frame] = {}
+    combinations = list(itertools.product(*choices.values()))
+    bar = tqdm(combinations, desc="Drawing", unit="picture", delay=2, leave=False, file=sys.stdout)
+    with held() as interrupted, bar:
+        for values in bar:
+            if interrupted():
+                break
+            frames[values] = _frame(picture(**dict(zip(choices, values, strict=True))))
+    if len(frames) < len(combinations):
+        print(f"Stopped after {len(frames)} of {len(combinations)} pictures: run this cell again to see its sliders.")
+        return None
+    return Explorer(picture, choices, frames)
 
 
 class Explorer:
     """A picture with its sliders; all start in the middle of their values. Where no kernel runs, a still shows."""
 
-    def __init__(self, picture: Callable[..., plots.Figure], choices: Mapping[str, Sequence[Any]]):
+    def __init__(
+        self,
+        picture: Callable[..., plots.Figure],
+        choices: Mapping[str, Sequence[Any]],
+        frames: Mapping[tuple[Any, ...], Frame],
+    ):
         self._picture = picture
         self._choices = choices
-        combinations = list(itertools.product(*choices.values()))
-        bar = tqdm(combinations, desc="Drawing", unit="picture", delay=2, leave=False, file=sys.stdout)
-        self._frames = {values: _frame(picture(**dict(zip(choices, values, strict=True)))) for values in bar}
+        self._frames = frames
         self.sliders = _sliders(choices)
         self._image = _image()
         self._words = ipywidgets.HTML()
@@ -94,7 +110,8 @@ class Explorer:
         )
 
     def _ipython_display_(self) -> None:
-        display(_view(self.box, self.figure), raw=True)
+        with held():  # its still is drawn once more
+            display(_view(self.box, self.figure), raw=True)
 
 
 @contextmanager
@@ -123,7 +140,8 @@ def live_curve(*names: str, **style: Any) -> Iterator[Callable[[Mapping[str, Seq
         yield draw
     finally:
         if shown:
-            shown.update(_curve()._repr_mimebundle_(), raw=True)
+            with held():  # whoever stopped the training may press twice
+                shown.update(_curve()._repr_mimebundle_(), raw=True)
 
 
 class Upload:
@@ -140,16 +158,18 @@ class Upload:
     def photo(self, otherwise: Tensor) -> Tensor:
         """The photo that was uploaded, (3, H, W) with values in [0, 1], or `otherwise` if none was.
 
-        What became of the upload is printed where it isn't plain: none arrived, or transparent parts were put on white.
-
-        Raises:
-            ValueError: the file isn't a picture.
+        What became of the upload is printed where it isn't plain: none arrived, it can't be read, or transparent parts
+        were put on white.
         """
         name, content = _uploaded(self.button.value)
         if content is None:
             print(f"No photo of yours has arrived (up to {UPLOAD_MEGABYTES} MB can): another one stands in for it.")
             return otherwise
-        photo, remarks = pictures.read_picture(io.BytesIO(content), Path(name).name)
+        try:
+            photo, remarks = pictures.read_picture(io.BytesIO(content), Path(name).name)
+        except ValueError as error:
+            print(f"{error}. Another photo stands in for it.")
+            return otherwise
         for remark in remarks:
             print(remark)
         return photo

@@ -115,7 +115,9 @@ def test_sixteen_bits_a_colour(tmp_path):
 def test_numbers_that_do_not_say_what_is_white_are_refused(tmp_path, pixels):
     path = saved(tmp_path / "numbers.tif", Image.fromarray(pixels))
     mode = "I" if pixels.dtype == np.int32 else "F"
-    with pytest.raises(ValueError, match=rf"numbers\.tif does not, as a TIFF file of mode {mode}: save it with 8 bits"):
+    with pytest.raises(
+        ValueError, match=rf"numbers\.tif does not say .* as a TIFF file of mode {mode}: save it with 8 "
+    ):
         read_photo(path)
 
 
@@ -218,7 +220,7 @@ def test_more_pixels_than_pillow_takes_for_safe(tmp_path, monkeypatch):
     path = saved(tmp_path / "large.png", Image.new("L", (100, 30)))
     for limit in (2999, 1000):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        with pytest.raises(ValueError, match=rf"at most {limit:,} pixels, and .*large\.png has more; if you trust it"):
+        with pytest.raises(ValueError, match=rf"large\.png has more than {limit:,} pixels: if you trust it"):
             read_photo(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
     assert read_photo(path).shape == (3, 30, 100)
@@ -230,9 +232,9 @@ def test_a_picture_from_memory_is_called_by_the_name_it_was_given():
     photo, remarks = read_picture(buffer, "mine.png")
     assert photo.shape == (3, 2, 3) and photo.min() == 1
     assert remarks == ["mine.png is partly transparent: it was put on white."]
-    with pytest.raises(ValueError, match=r"path must name a picture file; mine\.heic is none that Pillow can read"):
+    with pytest.raises(ValueError, match=r"^mine\.heic is no picture that Pillow can read: save it as JPEG or PNG$"):
         read_picture(io.BytesIO(b"\0\0\0\x18ftypheic" + bytes(40)), "mine.heic")
-    with pytest.raises(ValueError, match=r"path must name a whole picture file; mine\.png can't be read: "):
+    with pytest.raises(ValueError, match=r"^mine\.png is no whole picture: "):
         read_picture(io.BytesIO(png(RAMP.astype(np.uint8), 8, 0)[:90]), "mine.png")
 
 

@@ -1,5 +1,7 @@
 import io
 import itertools
+import re
+import signal
 
 import ipywidgets
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 from rvq_tutorial.course import plots, widgets
 
 CHOICES = {"num_quantizers": [1, 2, 4, 8], "commitment_weight": [0.25, 1.0]}
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500)
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -96,6 +99,41 @@ def test_an_error_in_any_picture_is_raised():
         widgets.explore(broken, size=[1, 2, 3])
 
 
+@pytest.fixture
+def interruptible():
+    """Let SIGINT raise KeyboardInterrupt, also where the tests run in the background and inherit that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_while_the_pictures_are_drawn_is_a_sentence(capsys):
+    def stopped_at_2(num_quantizers, commitment_weight):
+        if num_quantizers == 2:
+            signal.raise_signal(signal.SIGINT)
+        return picture(num_quantizers, commitment_weight)
+
+    assert widgets.explore(stopped_at_2, **CHOICES) is None
+    assert capsys.readouterr().out == "Stopped after 3 of 8 pictures: run this cell again to see its sliders.\n"
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_while_the_still_is_drawn_waits(shell):
+    drawn = []
+
+    def interrupted_at_the_end(size):
+        drawn.append(size)
+        if len(drawn) > 2:
+            signal.raise_signal(signal.SIGINT)
+        return picture(size, 1.0)
+
+    explorer = widgets.explore(interrupted_at_the_end, size=[1, 2])
+    with capture_output() as captured:
+        shell.display_formatter.format(explorer)
+    assert len(drawn) == 3 and VIEW in captured.outputs[0].data
+
+
 @pytest.mark.parametrize("choices", [{}, {"size": []}])
 def test_choices_must_hold_values(choices):
     with pytest.raises(ValueError, match="choices must give every argument at least one value"):
@@ -148,6 +186,23 @@ def test_a_live_curve_that_is_interrupted_keeps_its_picture():
     assert "From step 1 to 5," in captured.outputs[-1].data["text/html"]
 
 
+@pytest.mark.usefixtures("interruptible")
+def test_a_second_press_while_the_last_picture_is_drawn_does_not_take_it_away(monkeypatch):
+    draw_curve = plots.curve
+
+    def interrupted(*arguments, **style):
+        if trained:
+            signal.raise_signal(signal.SIGINT)
+        return draw_curve(*arguments, **style)
+
+    monkeypatch.setattr(plots, "curve", interrupted)
+    trained = False
+    with capture_output() as captured, widgets.live_curve("loss") as draw:
+        train(5, draw)
+        trained = True
+    assert "From step 1 to 5," in captured.outputs[-1].data["text/html"]
+
+
 def test_a_live_curve_without_a_step_shows_nothing():
     with capture_output() as captured, widgets.live_curve("loss"):
         pass
@@ -184,10 +239,25 @@ def test_without_an_upload_there_is_another_photo_and_that_is_said(capsys):
     assert said == "No photo of yours has arrived (up to 10 MB can): another one stands in for it.\n"
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "IMG_0001.HEIC"])
-def test_an_upload_that_is_no_picture_is_called_by_the_readers_own_name_for_it(name):
-    with pytest.raises(ValueError, match=rf"^path must name a picture file; {name} is none that Pillow can read$"):
-        upload_of(f"../{name}", b"hello").photo(torch.zeros(3, 1, 1))
+def jpeg_cut_short():
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(buffer, "JPEG")
+    return buffer.getvalue()[:1000]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("notes.jpg", b"hello", "is no picture that Pillow can read: save it as JPEG or PNG"),
+        ("empty.jpg", b"", "is no picture that Pillow can read: save it as JPEG or PNG"),
+        ("IMG_0001.HEIC", HEIC, "is no picture that Pillow can read: save it as JPEG or PNG"),
+        ("broken.jpg", jpeg_cut_short(), "is no whole picture: .*"),
+    ],
+)
+def test_an_upload_that_is_no_picture_is_called_by_the_readers_own_name_for_it(name, content, fault, capsys):
+    """And Run All goes on."""
+    assert upload_of(f"../{name}", content).photo("another") == "another"
+    assert re.fullmatch(rf"{name} {fault}\. Another photo stands in for it\.\n", capsys.readouterr().out)
 
 
 def test_of_a_transparent_upload_it_is_said_what_became_of_it(capsys):
