@@ -1,5 +1,6 @@
 """Photographs and toy sets that need no download, and two sets of small images that torchvision fetches."""
 
+import errno
 import functools
 import importlib.util
 import math
@@ -7,8 +8,10 @@ import os
 import sys
 import urllib.request
 from http import HTTPStatus
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Literal, NamedTuple
 
 import torch
@@ -37,6 +40,7 @@ HELD_OUT_PHOTOS = (
 )
 
 SECONDS_OF_SILENCE = 5  # until a server counts as gone
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CROP_SCALES = (1.0, 0.71, 0.5)
 
 
@@ -105,8 +109,8 @@ def torchvision_images(
     """The first n images of FashionMNIST (n, 1, 28, 28) or CIFAR10 (n, 3, 32, 32), float32 in [0, 1].
 
     The first call downloads the set into `root` (torchvision's own layout; by default `rvq-tutorial` in the user's
-    cache folder); an interrupted download goes on where it stopped. Where the set can't be had, one printed sentence
-    says why, and n crops of the photographs come back instead, in the same shape.
+    cache folder); an interrupted download goes on where it stopped. Where the set can't be had, or there is no room for
+    it, one printed sentence says why, and n crops of the photographs come back instead, in the same shape.
     """
     check_whole(n, "n")
     if name not in ("FashionMNIST", "CIFAR10"):
@@ -117,6 +121,7 @@ def torchvision_images(
         images = _torchvision_pixels(name, _folder(root), train=split == "train")
     except (OSError, HTTPException) as error:  # urllib's own errors and time-outs are OSErrors
         reason = getattr(error, "reason", error)
+        reason = getattr(reason, "strerror", None) or reason
         print(f"{name} could not be downloaded ({reason}); using crops of the photographs instead.")
         size, channels = (28, 1) if name == "FashionMNIST" else (32, 3)
         crops = photo_crops(size, n, split=split)
@@ -221,8 +226,12 @@ def _torchvision_pixels(name: str, root: Path, train: bool) -> Tensor:
     except (RuntimeError, AssertionError, ValueError):  # not there, or not whole
         for url, archive, md5 in _archives(dataset, root):
             _download(url, archive, md5)
-            archive.with_suffix("").unlink(missing_ok=True)  # a file whose unpacking was cut short
-        images = dataset(root, train=train, download=True)  # finds the archives, and unpacks them
+        _take_away(_unpacked(dataset, root))  # what was cut short before
+        try:
+            images = dataset(root, train=train, download=True)  # finds the archives, and unpacks them
+        except OSError:
+            _take_away(_unpacked(dataset, root))
+            raise
     pixels = torch.as_tensor(images.data)
     return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
 
@@ -235,8 +244,20 @@ def _archives(dataset: type, root: Path) -> list[tuple[str, Path, str]]:
     return [(dataset.mirrors[0] + file, folder / file, md5) for file, md5 in dataset.resources]
 
 
+def _unpacked(dataset: type, root: Path) -> list[Path]:
+    """The files that the set's archives hold."""
+    if dataset.__name__ == "CIFAR10":
+        return [root / dataset.base_folder / name for name, _ in dataset.train_list + dataset.test_list]
+    return [archive.with_suffix("") for _, archive, _ in _archives(dataset, root)]
+
+
+def _take_away(files: list[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
 def _download(url: str, path: Path, md5: str) -> None:
-    """Fetch a file whole or not at all; what came before an interruption waits beside it and is built upon."""
+    """Fetch a file whole or not at all; what came before the connection broke waits beside it and is built upon."""
     from torchvision.datasets.utils import check_integrity
     from tqdm import tqdm
 
@@ -246,7 +267,7 @@ def _download(url: str, path: Path, md5: str) -> None:
     part = path.with_name(path.name + ".part")
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"})
-    with urllib.request.urlopen(request, timeout=SECONDS_OF_SILENCE) as response:
+    with _answer(request) as response:
         resumed = response.status == HTTPStatus.PARTIAL_CONTENT
         bar = tqdm(
             desc=path.name,
@@ -256,13 +277,38 @@ def _download(url: str, path: Path, md5: str) -> None:
             unit_scale=True,
             file=sys.stdout,
         )
-        with bar, part.open("ab" if resumed else "wb") as file:
-            while chunk := response.read(1 << 16):
-                file.write(chunk)
-                bar.update(len(chunk))
+        try:
+            with bar, part.open("ab" if resumed else "wb") as file:
+                while chunk := response.read(1 << 16):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                part.unlink()
+            raise
     if part.stat().st_size < bar.total:
         raise ConnectionError(f"the connection broke off after {part.stat().st_size} of {bar.total} bytes")
     if not check_integrity(part, md5):
         part.unlink()
         raise OSError(f"{path.name} arrived damaged")
     part.replace(path)
+
+
+def _answer(request: urllib.request.Request) -> HTTPResponse:
+    """The server's answer, if it begins in time: however many addresses it has, and whoever is asked for them."""
+    answers: SimpleQueue[HTTPResponse | Exception] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(urllib.request.urlopen(request, timeout=SECONDS_OF_SILENCE))
+        except Exception as error:
+            answers.put(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=SECONDS_OF_SILENCE)
+    except Empty:
+        raise TimeoutError("timed out") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
