@@ -47,9 +47,21 @@ for floor in ("autoencoder", "codec", "course"):
     except ModuleNotFoundError as error:
         print(error)
 """
+COMPRESSED = """
+import importlib.util, torch
+from rvq_tutorial.autoencoder import pretrained
+from rvq_tutorial.codec import Codec
+
+ramp = torch.linspace(0, 1, 48)
+image = torch.stack([ramp.outer(ramp), ramp.expand(48, 48), 1 - ramp.outer(ramp).sqrt()])
+codec = Codec(*pretrained.load())
+file = codec.compress(image, max_bytes=100)
+assert torch.equal(codec.decode(codec.indices(file), 48, 48), codec.decompress(file))
+print(importlib.util.find_spec("constriction") is not None, file.hex())
+"""
 SAID = """\
 rvq_tutorial.autoencoder needs safetensors, tqdm, not installed here: pip install 'rvq-tutorial[codec]'
-rvq_tutorial.codec needs constriction, PIL, not installed here: pip install 'rvq-tutorial[codec]'
+rvq_tutorial.codec needs PIL, not installed here: pip install 'rvq-tutorial[codec]'
 rvq_tutorial.course needs IPython, ipywidgets, matplotlib, scipy, skimage, sklearn, torchvision, not installed here: \
 pip install 'rvq-tutorial[course]'
 """
@@ -138,15 +150,20 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = next(path for path in (folder / "env").glob("*/python*") if path.stem == "python")
     query = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(subprocess.run([python, "-c", query], capture_output=True, text=True, check=True).stdout.strip())
-    for distribution in with_what_they_need("torch", "numpy"):
-        for top in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
-            if not (site / top).exists():
-                (site / top).symlink_to(distribution.locate_file(top))
+    link(site, "torch", "numpy")
     # pip looks nowhere else: a dependency that is not there yet would fail the installation.
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     install = ["--python", python, "install", "--no-index", *folder.glob("*.whl")]
     subprocess.run([*pip, *install], env=alone | {"PIP_CONFIG_FILE": os.devnull}, check=True)
     return python
+
+
+def link(folder: Path, *names: str) -> None:
+    """Put these installed distributions, and what they need, into the folder."""
+    for distribution in with_what_they_need(*names):
+        for top in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(distribution.locate_file(top))
 
 
 def with_what_they_need(*names: str) -> list[importlib.metadata.Distribution]:
@@ -173,6 +190,18 @@ def test_the_wheel_alone_with_torch_and_numpy(bare: Path, script: str, said: str
     run = subprocess.run([bare, "-I", "-c", script], cwd=bare.parent, capture_output=True, text=True)
     assert not run.returncode, run.stderr
     assert run.stdout == said
+
+
+def test_where_constriction_has_no_wheel_files_are_the_same(
+    bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link(tmp_path, "pillow", "safetensors", "tqdm")
+    exec(COMPRESSED, {})
+    found, file = capsys.readouterr().out.split()
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    without = subprocess.run([bare, "-c", COMPRESSED], env=environment, capture_output=True, text=True)
+    assert not without.returncode, without.stderr
+    assert (found, without.stdout.split()) == ("True", ["False", file])
 
 
 def test_the_wheel_brings_every_file_of_the_package(bare: Path) -> None:

@@ -2,7 +2,7 @@
 
 from rvq_tutorial.extras import need
 
-need(__name__, "codec", "constriction", "PIL")
+need(__name__, "codec", "PIL")
 
 from rvq_tutorial.codec.budget import stop_early
 from rvq_tutorial.codec.coder import Codec

@@ -1,18 +1,25 @@
 """A layer: the indices of one stage, from a range coder that knows their probabilities from the prior."""
 
 import numpy as np
-from constriction import stream
 
 from rvq_tutorial.autoencoder.prior import StagePrior
+from rvq_tutorial.codec import range_coder
 from rvq_tutorial.codec.container import CodecError
 
-WEIGHTS = stream.model.Categorical(perfect=False)  # an index by its weight's share of the sum of all weights
+try:
+    from constriction import stream
+
+    model, queue = stream.model, stream.queue
+except ModuleNotFoundError:  # there is no wheel for this machine
+    model = queue = range_coder
+
+WEIGHTS = model.Categorical(perfect=False)  # an index by its weight's share of the sum of all weights
 LAST_BITS = 64  # more than the range coder can still owe when it ends
 
 
 def write(stage: StagePrior, indices: np.ndarray) -> bytes:
     """The layer of one stage of the indices (h, w, M)."""
-    encoder = stream.queue.RangeEncoder()
+    encoder = queue.RangeEncoder()
     for rows, columns, ends, weights in stage.walk(indices):
         index = indices[rows, columns, stage.stage].astype(np.int32)
         goes_on = index >= 0
@@ -24,7 +31,7 @@ def write(stage: StagePrior, indices: np.ndarray) -> bytes:
 def read(layer: bytes, stage: StagePrior, indices: np.ndarray) -> None:
     """Fill in one stage of the indices, −1 so far; those before it are there."""
     try:
-        decoder = stream.queue.RangeDecoder(np.frombuffer(layer, "<u4").astype(np.uint32))
+        decoder = queue.RangeDecoder(np.frombuffer(layer, "<u4").astype(np.uint32))
         for rows, columns, ends, weights in stage.walk(indices):
             goes_on = decoder.decode(WEIGHTS, ends) == 1
             indices[rows[goes_on], columns[goes_on], stage.stage] = decoder.decode(WEIGHTS, weights[goes_on])
