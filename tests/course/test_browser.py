@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,6 +165,40 @@ def test_a_notebook_runs_and_each_of_its_sliders_changes_a_picture(notebook: Pat
     for number, slider in enumerate(sliders, 1):
         _move(slider, SCREENSHOTS / f"{notebook.stem}-slider-{number}.png")
     assert page.evaluate(ERRORS) == []
+
+
+EXPLORE = """
+from rvq_tutorial.course import plots, widgets
+widgets.explore(lambda size: plots.bars({"bits": float(size)}, label="bits"), size=[1, 2, 3])
+"""
+SAVE_AND_CLOSE = """async () => {
+    const panel = jupyterapp.shell.currentWidget;
+    await panel.context.save();
+    await panel.sessionContext.shutdown();
+}"""
+
+
+def test_a_notebook_that_was_saved_and_closed_still_shows_the_pictures_of_its_sliders(lab: str, page: Page) -> None:
+    """Without what a running kernel knows of them, JupyterLab says "model not found" where they stood."""
+    page.goto(f"{lab}/lab?reset")
+    page.wait_for_function("window.jupyterapp?.serviceManager.isReady")
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    notebook = new_notebook(cells=[new_code_cell(EXPLORE)], metadata={"kernelspec": kernel})
+    page.evaluate(
+        "content => jupyterapp.serviceManager.contents.save('one.ipynb', {type: 'notebook', format: 'json', content})",
+        notebook,
+    )
+    page.goto(f"{lab}/doc/tree/one.ipynb?reset")
+    page.wait_for_function(READY)
+    page.evaluate(RUN_ALL)
+    page.wait_for_function(DONE)
+    picture = page.locator(".jp-OutputArea-output .widget-image")
+    before = picture.evaluate(PIXELS)
+    page.evaluate(SAVE_AND_CLOSE)
+    page.goto(f"{lab}/doc/tree/one.ipynb?reset")
+    page.wait_for_function(READY)
+    page.locator(".widget-slider").wait_for(timeout=20_000)
+    assert picture.evaluate(PIXELS) == before
 
 
 def _move(slider: Locator, screenshot: Path) -> None:
