@@ -3,6 +3,7 @@
 # make test       run every test; fetches a browser for them if there is none
 # make lint       what make test looks at first: style, types, notebooks that are their sources'
 # make notebooks  rebuild the notebooks from notebooks/sources
+# make catalogues bring the catalogues of the other languages in step with the sources
 # make measurements  measure what takes longer than a notebook may, for the notebooks to draw
 # make solved     write the solved edition, for teachers, to build/solved
 # make pretrained  train the model that ships with the course, and measure it for its model card
@@ -41,6 +42,9 @@ lint: $(VENV)/.has-test
 notebooks: $(VENV)/.has-test
 	$(BIN)/python tools/build_notebooks.py
 	$(BIN)/python tools/rewrite_links.py
+
+catalogues: $(VENV)/.has-test
+	$(BIN)/python tools/catalogues.py
 
 solved: $(VENV)/.has-test
 	$(BIN)/python tools/build_notebooks.py --solved build/solved

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from rvq_tutorial.arguments import check_finite, check_floating, check_mask
+from rvq_tutorial.language import said
 
 
 class VectorLayer(nn.Module):
@@ -30,10 +31,21 @@ class VectorLayer(nn.Module):
         """Check x, but not its values: → (..., dim), zeros where not `mask`."""
         check_floating(x, "x")
         if not -x.ndim <= self.channel_dim < x.ndim:
-            raise ValueError(f"x must have the axis channel_dim = {self.channel_dim}, got shape {tuple(x.shape)}")
+            raise ValueError(
+                said(
+                    "x must have the axis channel_dim = {channel_dim}, got shape {shape}",
+                    channel_dim=self.channel_dim,
+                    shape=tuple(x.shape),
+                )
+            )
         if x.shape[self.channel_dim] != self.dim:
             raise ValueError(
-                f"x must have size dim = {self.dim} along channel_dim = {self.channel_dim}, got shape {tuple(x.shape)}"
+                said(
+                    "x must have size dim = {dim} along channel_dim = {channel_dim}, got shape {shape}",
+                    dim=self.dim,
+                    channel_dim=self.channel_dim,
+                    shape=tuple(x.shape),
+                )
             )
         vectors = x.movedim(self.channel_dim, -1)
         if mask is not None:

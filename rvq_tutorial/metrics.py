@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from rvq_tutorial.arguments import check_indices, check_whole
+from rvq_tutorial.language import said
 
 
 def mse(x: Tensor, y: Tensor) -> float:
     """Mean squared error over all elements of two tensors of the same shape."""
     if x.shape != y.shape:
-        raise ValueError(f"y must have x's shape {tuple(x.shape)}, got {tuple(y.shape)}")
+        raise ValueError(said("y must have x's shape {shape}, got {got}", shape=tuple(x.shape), got=tuple(y.shape)))
     return (x.float() - y.float()).square().mean().item()
 
 
@@ -57,7 +58,7 @@ def shannon_distortion(bits_per_dim: float, variance: float = 1.0) -> float:
     2nd ed., theorem 10.3.2.
     """
     if bits_per_dim < 0:
-        raise ValueError(f"bits_per_dim must not be negative, got {bits_per_dim}")
+        raise ValueError(said("bits_per_dim must not be negative, got {bits_per_dim}", bits_per_dim=bits_per_dim))
     return variance * 2 ** (-2 * bits_per_dim)
 
 
@@ -66,5 +67,5 @@ def _counts(indices: Tensor, codebook_size: int) -> Tensor:
     check_indices(indices, -1, codebook_size - 1)
     kept = indices[indices >= 0]
     if kept.numel() == 0:
-        raise ValueError("indices must hold at least one that is not -1, got only -1")
+        raise ValueError(said("indices must hold at least one that is not -1, got only -1"))
     return torch.bincount(kept, minlength=codebook_size)

@@ -62,8 +62,8 @@ print(importlib.util.find_spec("constriction") is not None, file.hex())
 SAID = """\
 rvq_tutorial.autoencoder needs safetensors, tqdm, not installed here: pip install 'rvq-tutorial[codec]'
 rvq_tutorial.codec needs PIL, not installed here: pip install 'rvq-tutorial[codec]'
-rvq_tutorial.course needs IPython, ipywidgets, matplotlib, scipy, skimage, sklearn, torchvision, not installed here: \
-pip install 'rvq-tutorial[course]'
+rvq_tutorial.course needs babel, IPython, ipywidgets, matplotlib, scipy, skimage, sklearn, torchvision, \
+not installed here: pip install 'rvq-tutorial[course]'
 """
 
 

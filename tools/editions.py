@@ -8,10 +8,9 @@ import hashlib
 import re
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
 
-import jupytext
 import nbformat
+from languages import NOTEBOOKS, ROOT, SOURCES, source
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
@@ -20,9 +19,6 @@ try:
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
-ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = ROOT / "notebooks"
-SOURCES = NOTEBOOKS / "sources"
 RUN_TIME = "{{run_time}}"
 READING_TIME = "{{reading_time}}"
 
@@ -135,10 +131,9 @@ def _for_readers(cells: list[NotebookNode]) -> Iterator[NotebookNode]:
 
 def _assembled(topic: str) -> NotebookNode:
     """The source's cells, its hints folded, with the badge and the bootstrap cell."""
-    source = SOURCES / f"{topic}.py"
-    if not source.exists():
+    if topic not in topics():
         raise SourceError(f"{topic}: no such source; there are {', '.join(topics()) or 'none'}.")
-    notebook = jupytext.read(source)
+    notebook = source(topic)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from rvq_tutorial.language import said
+
 Item = TypeVar("Item")
 
 
@@ -48,7 +50,9 @@ def interruptible(steps: Collection[Item]) -> Iterator[Item]:
 
 def stopped(done: int, steps: int) -> str:
     """What is said of a model whose training was stopped."""
-    return (
-        f"Stopped after {done} of {steps} steps: the model keeps what it has learned, "
-        "but it is trained too little for what the text says of it."
+    return said(
+        "Stopped after {done} of {steps} steps: the model keeps what it has learned, "
+        "but it is trained too little for what the text says of it.",
+        done=done,
+        steps=steps,
     )

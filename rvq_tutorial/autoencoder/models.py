@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rvq_tutorial.arguments import check_vectors, check_whole
+from rvq_tutorial.language import said
 from rvq_tutorial.quantizers import ResidualVectorQuantizer, VectorQuantizer
 
 
@@ -128,7 +129,7 @@ class VQVAE(nn.Module):
     ) -> None:
         super().__init__()
         if quantizer.channel_dim != 1:
-            raise ValueError(f"quantizer must have channel_dim = 1, got {quantizer.channel_dim}")
+            raise ValueError(said("quantizer must have channel_dim = 1, got {got}", got=quantizer.channel_dim))
         self.encoder = encoder
         self.quantizer = quantizer
         self.decoder = decoder
@@ -160,7 +161,10 @@ class VQVAE(nn.Module):
         check_vectors(images, "images")
         channels, stride = self.encoder.in_channels, self.encoder.stride
         if images.ndim != 4 or images.shape[1] != channels:
-            raise ValueError(f"images must have shape (B, {channels}, H, W), got {tuple(images.shape)}")
+            shape = tuple(images.shape)
+            raise ValueError(
+                said("images must have shape (B, {channels}, H, W), got {shape}", channels=channels, shape=shape)
+            )
         below, right = (-side % stride for side in images.shape[-2:])
         return self.encoder(F.pad(images, (0, right, 0, below), mode="replicate"))
 
@@ -170,4 +174,4 @@ def _check_sizes(dim: int, width: int, stride: int, num_blocks: int) -> None:
     check_whole(width, "width")
     check_whole(num_blocks, "num_blocks")
     if not isinstance(stride, int) or stride < 1 or stride & (stride - 1):
-        raise ValueError(f"stride must be a power of two, got {stride!r}")
+        raise ValueError(said("stride must be a power of two, got {stride!r}", stride=stride))

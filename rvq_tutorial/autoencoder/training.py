@@ -14,6 +14,7 @@ from rvq_tutorial import metrics
 from rvq_tutorial.arguments import check_range, check_vectors, check_whole
 from rvq_tutorial.autoencoder.interrupts import held, stopped
 from rvq_tutorial.autoencoder.models import VQVAE
+from rvq_tutorial.language import said
 
 START_IMAGES = 128  # encoded before the first step, to start the codebooks from
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
@@ -94,10 +95,10 @@ def fit(
         check_whole(steps, "steps")
         check_whole(batch_size, "batch_size")
         if not 0 < learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be above zero, got {learning_rate}")
+            raise ValueError(said("learning_rate must be above zero, got {learning_rate}", learning_rate=learning_rate))
         check_range(reconstruction_weight, "reconstruction_weight", 0, math.inf)
         if images.var() == 0:
-            raise ValueError("images must differ in some value, got the same one everywhere")
+            raise ValueError(said("images must differ in some value, got the same one everywhere"))
 
         home = next(model.parameters()).device
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -110,10 +111,12 @@ def fit(
                 model.train()
                 measurements = _train(model, images, steps, batch_size, learning_rate, reconstruction_weight)
                 # The delay lets `on_step` show its first picture before the bar does: the bar stays in one piece.
-                with tqdm(measurements, desc="Training", unit="step", total=steps, delay=1e-9, file=sys.stdout) as bar:
+                with tqdm(
+                    measurements, desc=said("Training"), unit=said("step"), total=steps, delay=1e-9, file=sys.stdout
+                ) as bar:
                     for measurement in bar:
                         history.measurements.append(measurement)
-                        seen = f"loss {measurement.loss:.3f}, PSNR {measurement.psnr:.1f} dB"
+                        seen = said("loss {loss:.3f}, PSNR {psnr:.1f} dB", loss=measurement.loss, psnr=measurement.psnr)
                         bar.set_postfix_str(seen, refresh=False)
                         if on_step:
                             on_step(history)

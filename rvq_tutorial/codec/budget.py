@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rvq_tutorial.arguments import check_whole
+from rvq_tutorial.language import said
 
 CLOSE, AIM, TRIES = 0.99, 0.995, 12  # of the bytes allowed: the share that will do, that aimed at, and how often
 
@@ -25,7 +26,13 @@ def fitted(paths: Tensor, left: Tensor, max_bytes: int, codebook_size: int, writ
     check_whole(max_bytes, "max_bytes")
     best, whole = write(paths[..., 0, :1]), write(paths[..., -1, :])
     if len(best) > max_bytes:
-        raise ValueError(f"max_bytes must be at least {len(best)}, one stage for each patch, got {max_bytes}")
+        raise ValueError(
+            said(
+                "max_bytes must be at least {least}, one stage for each patch, got {max_bytes}",
+                least=len(best),
+                max_bytes=max_bytes,
+            )
+        )
     if len(whole) <= max_bytes:
         return whole
 

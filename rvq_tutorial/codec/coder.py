@@ -14,6 +14,7 @@ from rvq_tutorial.codec import container, layers
 from rvq_tutorial.codec.budget import fitted
 from rvq_tutorial.codec.container import CodecError, Info
 from rvq_tutorial.codec.tiles import reach, tiles
+from rvq_tutorial.language import said
 from rvq_tutorial.quantizers import ResidualVectorQuantizer
 
 
@@ -25,14 +26,21 @@ class Codec:
     def __init__(self, model: VQVAE, prior: IndexPrior | None = None) -> None:
         quantizer = model.quantizer
         if not isinstance(quantizer, ResidualVectorQuantizer):
-            raise TypeError(f"model must have a ResidualVectorQuantizer, got {type(quantizer).__name__}")
+            kind = type(quantizer).__name__
+            raise TypeError(said("model must have a ResidualVectorQuantizer, got {kind}", kind=kind))
         size, stages = quantizer.codebook_size, quantizer.num_quantizers
         check_whole(stages, "num_quantizers", high=255)
         prior = prior or IndexPrior(size, stages)
         if (prior.codebook_size, len(prior.stages)) != (size, stages):
             raise ValueError(
-                f"prior must be for {stages} stages of {size} codewords, as the model, "
-                f"got one for {len(prior.stages)} of {prior.codebook_size}"
+                said(
+                    "prior must be for {stages} stages of {size} codewords, as the model, "
+                    "got one for {got} of {got_size}",
+                    stages=stages,
+                    size=size,
+                    got=len(prior.stages),
+                    got_size=prior.codebook_size,
+                )
             )
         self.model = model
         self.prior = prior
@@ -83,20 +91,35 @@ class Codec:
         """What the layers hold; whatever the file promises, no memory is taken that its bytes could not fill."""
         if about.fingerprint != self.fingerprint:
             raise CodecError(
-                f"The file was written with another model: its fingerprint is {about.fingerprint}, "
-                f"this model's {self.fingerprint}."
+                said(
+                    "The file was written with another model: its fingerprint is {file}, this model's {model}.",
+                    file=about.fingerprint,
+                    model=self.fingerprint,
+                )
             )
         if about.num_quantizers > len(self.prior.stages) or about.height * about.width > self.max_pixels:
             raise CodecError(
-                f"The file promises {about.height} × {about.width} pixels in {about.num_quantizers} layers; "
-                f"this model reads up to {self.max_pixels} pixels in up to {len(self.prior.stages)} layers."
+                said(
+                    "The file promises {height} × {width} pixels in {layers} layers; "
+                    "this model reads up to {max_pixels} pixels in up to {stages} layers.",
+                    height=about.height,
+                    width=about.width,
+                    layers=about.num_quantizers,
+                    max_pixels=self.max_pixels,
+                    stages=len(self.prior.stages),
+                )
             )
         grid = self._grid(about.height, about.width)
         least_bits = math.prod(grid) * self.prior.least_bits  # every patch has an index of the first stage
         if least_bits > 8 * len(found[0]) + layers.LAST_BITS:
             raise CodecError(
-                f"The file is damaged: {about.height} × {about.width} pixels "
-                f"do not fit into the {len(found[0])} bytes of its first layer."
+                said(
+                    "The file is damaged: {height} × {width} pixels do not fit into the {bytes} bytes of its "
+                    "first layer.",
+                    height=about.height,
+                    width=about.width,
+                    bytes=len(found[0]),
+                )
             )
         indices = np.full((*grid, len(found)), -1)
         for stage, layer in zip(self.prior.stages, found, strict=False):
@@ -113,15 +136,23 @@ class Codec:
         check_vectors(image, "image")
         encoder, quantizer = self.model.encoder, self.model.quantizer
         if image.ndim != 3 or len(image) != encoder.in_channels:
-            raise ValueError(f"image must have shape ({encoder.in_channels}, H, W), got {tuple(image.shape)}")
+            channels, shape = encoder.in_channels, tuple(image.shape)
+            raise ValueError(
+                said("image must have shape ({channels}, H, W), got {shape}", channels=channels, shape=shape)
+            )
         low, high = (value.item() for value in image.aminmax())
         if low < 0 or high > 1:
-            raise ValueError(f"image must have values in [0, 1], got {low:g} to {high:g}")
+            raise ValueError(said("image must have values in [0, 1], got {low:g} to {high:g}", low=low, high=high))
         height, width = image.shape[1:]
         if max(height, width) > container.MAX_SIDE or height * width > self.max_pixels:
             raise ValueError(
-                f"image must have up to {self.max_pixels} pixels and sides of up to {container.MAX_SIDE}, "
-                f"got {height} × {width}"
+                said(
+                    "image must have up to {max_pixels} pixels and sides of up to {side}, got {height} × {width}",
+                    max_pixels=self.max_pixels,
+                    side=container.MAX_SIDE,
+                    height=height,
+                    width=width,
+                )
             )
         stages = quantizer.num_quantizers if num_quantizers is None else num_quantizers
         check_whole(stages, "num_quantizers", high=quantizer.num_quantizers)

@@ -11,6 +11,7 @@ import zlib
 from typing import NamedTuple
 
 from rvq_tutorial.arguments import check_whole
+from rvq_tutorial.language import later, said
 
 MAGIC, VERSION = b"RVQ", 2
 HEADER, LAYER = struct.Struct("<3sB4sHHB"), struct.Struct("<II")
@@ -40,7 +41,8 @@ class Info(NamedTuple):
     @property
     def complaint(self) -> str:
         """The fault in words, without a full stop."""
-        return f"The file is {self.fault}: of its {self.num_quantizers} layers {len(self.layer_bytes)} can be read"
+        facts = {"fault": said(self.fault), "all": self.num_quantizers, "whole": len(self.layer_bytes)}
+        return said("The file is {fault}: of its {all} layers {whole} can be read", **facts)
 
 
 def info(file: bytes) -> Info:
@@ -65,18 +67,23 @@ def pack(fingerprint: str, height: int, width: int, layers: list[bytes]) -> byte
 def unpack(file: bytes) -> tuple[Info, list[bytes]]:
     """What the file tells about itself, and its whole layers: at least one, or not even the header can be trusted."""
     if not MAGIC.startswith(file[:3]):
-        raise CodecError("This is not a file of rvq_tutorial.codec.")
+        raise CodecError(said("This is not a file of rvq_tutorial.codec."))
     if file[3:4] not in (b"", bytes([VERSION])):
-        age = "A newer" if file[3] > VERSION else "An older"
-        raise CodecError(f"{age} rvq_tutorial wrote the file: it has version {file[3]}, this one reads {VERSION}.")
+        newer = later("A newer rvq_tutorial wrote the file: it has version {found}, this one reads {reads}.")
+        older = later("An older rvq_tutorial wrote the file: it has version {found}, this one reads {reads}.")
+        raise CodecError(said(newer if file[3] > VERSION else older, found=file[3], reads=VERSION))
     if len(file) < HEADER.size:
-        raise CodecError("The file is cut short within its header, so there is no picture in it.")
+        raise CodecError(said("The file is cut short within its header, so there is no picture in it."))
     _, version, fingerprint, height, width, total = HEADER.unpack_from(file)
     layers, fault = _whole_layers(file, total)
     if not layers:
-        raise CodecError(f"The file is {fault}: its first layer is not whole, so there is no picture in it.")
+        raise CodecError(
+            said("The file is {fault}: its first layer is not whole, so there is no picture in it.", fault=said(fault))
+        )
     if height * width == 0:
-        raise CodecError(f"The file is damaged: it promises {height} × {width} pixels.")
+        raise CodecError(
+            said("The file is damaged: it promises {height} × {width} pixels.", height=height, width=width)
+        )
     sizes = tuple(len(layer) for layer in layers)
     return Info(version, fingerprint.hex(), height, width, total, sizes, len(file), fault), layers
 
@@ -87,7 +94,8 @@ def first_layers(file: bytes, num_quantizers: int | None) -> tuple[Info, list[by
     wanted = about.num_quantizers if num_quantizers is None else num_quantizers
     check_whole(wanted, "num_quantizers", high=about.num_quantizers)
     if len(layers) < wanted:
-        raise CodecError(f"{about.complaint}, so num_quantizers = {len(layers)} still gives a picture.")
+        facts = {"complaint": about.complaint, "whole": len(layers)}
+        raise CodecError(said("{complaint}, so num_quantizers = {whole} still gives a picture.", **facts))
     return about, layers[:wanted]
 
 
@@ -96,14 +104,14 @@ def _whole_layers(file: bytes, total: int) -> tuple[list[bytes], str]:
     layers, start, checksum_before = [], HEADER.size, zlib.crc32(file[: HEADER.size])
     for _ in range(total):
         if len(file) < start + LAYER.size:
-            return layers, "cut short"
+            return layers, later("cut short")
         length, checksum = LAYER.unpack_from(file, start)
         end = start + LAYER.size + length
         if len(file) < end:
-            return layers, "cut short"
+            return layers, later("cut short")
         layer = file[start + LAYER.size : end]
         if zlib.crc32(layer, checksum_before) != checksum:
-            return layers, "damaged"
+            return layers, later("damaged")
         layers.append(layer)
         start, checksum_before = end, zlib.crc32(file[start:end], checksum_before)
     return layers, "" if layers else "damaged"

@@ -5,6 +5,7 @@ import numpy as np
 from rvq_tutorial.autoencoder.prior import StagePrior
 from rvq_tutorial.codec import range_coder
 from rvq_tutorial.codec.container import CodecError
+from rvq_tutorial.language import said
 
 try:
     from constriction import stream
@@ -36,4 +37,5 @@ def read(layer: bytes, stage: StagePrior, indices: np.ndarray) -> None:
             goes_on = decoder.decode(WEIGHTS, ends) == 1
             indices[rows[goes_on], columns[goes_on], stage.stage] = decoder.decode(WEIGHTS, weights[goes_on])
     except (ValueError, AssertionError) as error:  # not whole words, or no encoder writes such words
-        raise CodecError(f"The file is damaged: layer {stage.stage + 1} does not hold indices.") from error
+        sentence = said("The file is damaged: layer {layer} does not hold indices.", layer=stage.stage + 1)
+        raise CodecError(sentence) from error

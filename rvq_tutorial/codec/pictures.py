@@ -10,6 +10,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from rvq_tutorial.language import said
+
 EIGHT_BITS = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 BITS, BLACK_AND_WHITE = 258, 262  # of a TIFF: how many a channel, and which of them is 0
@@ -42,31 +44,40 @@ def read_picture(file: str | Path | BinaryIO, name: str | Path = "") -> Picture:
         try:
             with Image.open(file) as image:
                 if getattr(image, "is_animated", False):
-                    remarks.append(f"{name} holds several pictures: the first was read.")
+                    remarks.append(said("{name} holds several pictures: the first was read.", name=name))
                 white = _white(image)
                 upright = ImageOps.exif_transpose(image)
                 pixels, alpha = _numbers(upright, white)
         except FileNotFoundError:
-            raise FileNotFoundError(f"path must name a picture file; there is no file {name}") from None
+            sentence = said("path must name a picture file; there is no file {name}", name=name)
+            raise FileNotFoundError(sentence) from None
         except UnidentifiedImageError:
-            raise ValueError(f"{name} is no picture that Pillow can read: save it as JPEG or PNG") from None
+            sentence = said("{name} is no picture that Pillow can read: save it as JPEG or PNG", name=name)
+            raise ValueError(sentence) from None
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            raise ValueError(
-                f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: if you trust it, raise "
-                "PIL.Image.MAX_IMAGE_PIXELS"
-            ) from None
+            sentence = said(
+                "{name} has more than {most:,} pixels: if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS",
+                name=name,
+                most=Image.MAX_IMAGE_PIXELS,
+            )
+            raise ValueError(sentence) from None
         except Exception as error:  # of every kind: Pillow's ways to say that a file is broken
             if isinstance(error, OSError) and error.filename:  # the system's words: it may not be opened
                 raise
-            raise ValueError(f"{name} is no whole picture: {error}") from error
+            raise ValueError(said("{name} is no whole picture: {error}", name=name, error=error)) from error
     if white is None:
         raise ValueError(
-            f"{name} does not say which number is white, as a {image.format} file of mode {image.mode}: "
-            "save it with 8 bits a channel"
+            said(
+                "{name} does not say which number is white, as a {format} file of mode {mode}: "
+                "save it with 8 bits a channel",
+                name=name,
+                format=image.format,
+                mode=image.mode,
+            )
         )
     pixels /= white
     if alpha is not None and alpha.min() < 1:
-        remarks.append(f"{name} is partly transparent: it was put on white.")
+        remarks.append(said("{name} is partly transparent: it was put on white.", name=name))
         pixels = alpha * pixels + (1 - alpha)
     return Picture(torch.from_numpy(pixels).permute(2, 0, 1).expand(3, -1, -1), remarks)
 
@@ -75,7 +86,9 @@ def picture_file(photo: Tensor, suffix: str) -> bytes:
     """A photo (C, H, W), of three channels or one, as a picture file of the kind that the suffix names: ".png", say."""
     kind = Image.registered_extensions().get(suffix.lower())
     if kind not in Image.SAVE:
-        raise ValueError(f"The output's name must end like a picture's, in .png for instance, got {suffix!r}.")
+        raise ValueError(
+            said("The output's name must end like a picture's, in .png for instance, got {suffix!r}.", suffix=suffix)
+        )
     channels = [(255 * channel).round_().byte() for channel in photo.expand(3, -1, -1)]  # one by one, to save memory
     buffer = io.BytesIO()
     Image.fromarray(torch.stack(channels, dim=-1).numpy()).save(buffer, kind)

@@ -4,7 +4,7 @@ import warnings
 
 from rvq_tutorial.extras import need
 
-need(__name__, "course", "IPython", "ipywidgets", "matplotlib", "scipy", "skimage", "sklearn", "torchvision")
+need(__name__, "course", "babel", "IPython", "ipywidgets", "matplotlib", "scipy", "skimage", "sklearn", "torchvision")
 
 # The notebooks start from random codewords on purpose, to see what becomes of them.
 warnings.filterwarnings("ignore", message=".*has random codewords")

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from rvq_tutorial.arguments import check_whole
 from rvq_tutorial.codec.pictures import read_photo
+from rvq_tutorial.language import said
 
 Split = Literal["train", "held_out"]
 
@@ -72,11 +73,14 @@ def photo_crops(size: int, n: int, seed: int = 0, split: Split = "train") -> Ten
     check_whole(size, "size")
     check_whole(n, "n")
     if split not in Photos._fields:
-        raise ValueError(f"split must be 'train' or 'held_out', got {split!r}")
+        raise ValueError(said("split must be 'train' or 'held_out', got {split!r}", split=split))
     pictures = list(getattr(photos(), split).values())
     shortest = min(min(picture.shape[1:]) for picture in pictures)
     if size > shortest:
-        raise ValueError(f"size must be at most {shortest}, the shortest side of the {split} photos, got {size}")
+        facts = {"shortest": shortest, "split": split, "size": size}
+        raise ValueError(
+            said("size must be at most {shortest}, the shortest side of the {split} photos, got {size}", **facts)
+        )
     generator = torch.Generator().manual_seed(seed)
     pyramids = [_pyramid(picture, size) for picture in pictures]
     return torch.stack([_random_crop(pyramids[i % len(pyramids)], size, generator) for i in range(n)])
@@ -90,7 +94,10 @@ def patches(images: Tensor, size: int) -> Tensor:
     """
     check_whole(size, "size")
     if images.ndim != 4 or any(side % size for side in images.shape[2:]):
-        raise ValueError(f"images must be (B, C, H, W), H and W multiples of {size}, got {tuple(images.shape)}")
+        shape = tuple(images.shape)
+        raise ValueError(
+            said("images must be (B, C, H, W), H and W multiples of {size}, got {shape}", size=size, shape=shape)
+        )
     cut = images.unfold(2, size, size).unfold(3, size, size)  # (B, C, h, w, size, size)
     return cut.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
 
@@ -99,7 +106,8 @@ def toy(name: Literal["gaussian", "blobs", "moons", "ring", "spiral"], n: int, s
     """Points in the plane: (n, 2), float32, near the origin, about one unit from it. The seed fixes the result."""
     check_whole(n, "n")
     if name not in _TOYS:
-        raise ValueError(f"name must be one of {', '.join(map(repr, _TOYS))}, got {name!r}")
+        names = said(", ").join(map(repr, _TOYS))
+        raise ValueError(said("{name} must be one of {names}, got {value!r}", name="name", names=names, value=name))
     return _TOYS[name](n, torch.Generator().manual_seed(seed))
 
 
@@ -114,20 +122,22 @@ def torchvision_images(
     """
     check_whole(n, "n")
     if name not in ("FashionMNIST", "CIFAR10"):
-        raise ValueError(f"name must be 'FashionMNIST' or 'CIFAR10', got {name!r}")
+        raise ValueError(said("name must be 'FashionMNIST' or 'CIFAR10', got {name!r}", name=name))
     if split not in Photos._fields:
-        raise ValueError(f"split must be 'train' or 'held_out', got {split!r}")
+        raise ValueError(said("split must be 'train' or 'held_out', got {split!r}", split=split))
     try:
         images = _torchvision_pixels(name, _folder(root), train=split == "train")
     except (OSError, HTTPException) as error:  # urllib's own errors and time-outs are OSErrors
         reason = getattr(error, "reason", error)
         reason = getattr(reason, "strerror", None) or reason
-        print(f"{name} could not be downloaded ({reason}); using crops of the photographs instead.")
+        facts = {"name": name, "reason": reason}
+        print(said("{name} could not be downloaded ({reason}); using crops of the photographs instead.", **facts))
         size, channels = (28, 1) if name == "FashionMNIST" else (32, 3)
         crops = photo_crops(size, n, split=split)
         return crops if channels == 3 else crops.mean(dim=1, keepdim=True)
     if n > len(images):
-        raise ValueError(f"n must be at most {len(images)}, the number of images in {name} ({split}), got {n}")
+        facts = {"most": len(images), "name": name, "split": split, "n": n}
+        raise ValueError(said("n must be at most {most}, the number of images in {name} ({split}), got {n}", **facts))
     return images[:n].float() / 255
 
 
@@ -141,7 +151,13 @@ def _path_in_package(path: str) -> Path:
     file = Path(spec.origin).parent / rest if spec and spec.origin else None
     if file is None or not file.is_file():
         project = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
-        raise FileNotFoundError(f"The photo {rest} was not found: install {project} (pip install {project})")
+        raise FileNotFoundError(
+            said(
+                "The photo {photo} was not found: install {project} (pip install {project})",
+                photo=rest,
+                project=project,
+            )
+        )
     return file
 
 
@@ -213,7 +229,7 @@ def _folder(root: str | Path | None) -> Path:
     try:
         return Path(root).expanduser()
     except RuntimeError as error:
-        raise FileNotFoundError("there is no home folder to keep it in; name another as root") from error
+        raise FileNotFoundError(said("there is no home folder to keep it in; name another as root")) from error
 
 
 def _torchvision_pixels(name: str, root: Path, train: bool) -> Tensor:
@@ -287,10 +303,11 @@ def _download(url: str, path: Path, md5: str) -> None:
                 part.unlink()
             raise
     if part.stat().st_size < bar.total:
-        raise ConnectionError(f"the connection broke off after {part.stat().st_size} of {bar.total} bytes")
+        facts = {"got": part.stat().st_size, "all": bar.total}
+        raise ConnectionError(said("the connection broke off after {got} of {all} bytes", **facts))
     if not check_integrity(part, md5):
         part.unlink()
-        raise OSError(f"{path.name} arrived damaged")
+        raise OSError(said("{name} arrived damaged", name=path.name))
     part.replace(path)
 
 

@@ -3,6 +3,8 @@
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
+from rvq_tutorial.language import said
+
 
 def ssim(x: Tensor, y: Tensor) -> float:
     """Structural similarity of two images (C, H, W), values in [0, 1], at least 11 pixels a side: 1 for equal ones.
@@ -11,9 +13,12 @@ def ssim(x: Tensor, y: Tensor) -> float:
     al. 2004, "Image quality assessment: from error visibility to structural similarity", eq. 13).
     """
     if x.shape != y.shape:
-        raise ValueError(f"y must have x's shape {tuple(x.shape)}, got {tuple(y.shape)}")
+        raise ValueError(said("y must have x's shape {shape}, got {got}", shape=tuple(x.shape), got=tuple(y.shape)))
     if x.ndim != 3 or min(x.shape[1:]) < 11:
-        raise ValueError(f"x must be an image (C, H, W), at least 11 pixels a side, got shape {tuple(x.shape)}")
+        shape = tuple(x.shape)
+        raise ValueError(
+            said("x must be an image (C, H, W), at least 11 pixels a side, got shape {shape}", shape=shape)
+        )
     images = (image.detach().cpu().double().numpy() for image in (x, y))
     return float(
         structural_similarity(

@@ -2,13 +2,14 @@
 
 from torch import Tensor
 
+from rvq_tutorial.language import said
 from rvq_tutorial.metrics import mse
 
 
 def patch_properties(patches: Tensor) -> dict[str, Tensor]:
     """Five numbers that describe each patch (N, 3, h, w), by name: (N, 1) each."""
     if patches.ndim != 4 or patches.shape[1] != 3:
-        raise ValueError(f"patches must be (N, 3, h, w), got shape {tuple(patches.shape)}")
+        raise ValueError(said("patches must be (N, 3, h, w), got shape {shape}", shape=tuple(patches.shape)))
     grey = patches.mean(1)
     left, right = grey.tensor_split(2, dim=2)
     top, bottom = grey.tensor_split(2, dim=1)
@@ -26,5 +27,5 @@ def explained_variance(values: Tensor, guess: Tensor) -> float:
     """Share of the variance of values (N, ...) that a guess of them explains: 1 if it is exact, 0 for their mean."""
     spread = mse(values, values.mean(0).expand_as(values))
     if not spread:
-        raise ValueError("values must differ, got the same N times")
+        raise ValueError(said("values must differ, got the same N times"))
     return 1 - mse(values, guess) / spread

@@ -19,14 +19,16 @@ from tqdm import tqdm
 from rvq_tutorial.autoencoder.interrupts import held
 from rvq_tutorial.codec import pictures
 from rvq_tutorial.course import plots
+from rvq_tutorial.language import later, said
 
 LABELS = {
-    "num_quantizers": "quantizers M",
-    "codebook_size": "codebook size K",
-    "commitment_weight": "commitment weight β",
+    "num_quantizers": later("quantizers M"),
+    "codebook_size": later("codebook size K"),
+    "commitment_weight": later("commitment weight β"),
 }
 UPLOADS = ("jpeg", "png", "webp", "gif", "bmp", "tiff")
 UPLOAD_MEGABYTES = 10  # what fits into one message to the notebook's server
+LIMIT = later("{kinds}; up to {megabytes} MB: Jupyter drops what is larger.")
 SECONDS_BETWEEN_PICTURES = 2.0  # while training: a picture takes about a tenth of a second
 
 
@@ -47,17 +49,18 @@ def explore(picture: Callable[..., plots.Figure], /, **choices: Sequence[Any]) -
     Interrupt it, and there are no sliders but a sentence.
     """
     if not choices or not all(choices.values()):
-        raise ValueError(f"choices must give every argument at least one value, got {choices}")
+        raise ValueError(said("choices must give every argument at least one value, got {choices}", choices=choices))
     frames: dict[tuple[Any, ...], Frame] = {}
     combinations = list(itertools.product(*choices.values()))
-    bar = tqdm(combinations, desc="Drawing", unit="picture", delay=2, leave=False, file=sys.stdout)
+    bar = tqdm(combinations, desc=said("Drawing"), unit=said("picture"), delay=2, leave=False, file=sys.stdout)
     with held() as interrupted, bar:
         for values in bar:
             if interrupted():
                 break
             frames[values] = _frame(picture(**dict(zip(choices, values, strict=True))))
     if len(frames) < len(combinations):
-        print(f"Stopped after {len(frames)} of {len(combinations)} pictures: run this cell again to see its sliders.")
+        sentence = later("Stopped after {drawn} of {all} pictures: run this cell again to see its sliders.")
+        print(said(sentence, drawn=len(frames), all=len(combinations)))
         return None
     return Explorer(picture, choices, frames)
 
@@ -150,9 +153,9 @@ class Upload:
     def __init__(self) -> None:
         # A list of kinds, not image/*: asked for these, a phone hands its HEIC photos over as JPEG.
         accept = ",".join(f"image/{kind}" for kind in UPLOADS)
-        self.button = ipywidgets.FileUpload(accept=accept, multiple=False, description="Your photo")
+        self.button = ipywidgets.FileUpload(accept=accept, multiple=False, description=said("Your photo"))
         kinds = ", ".join(map(str.upper, UPLOADS))
-        limit = ipywidgets.HTML(f"<small>{kinds}; up to {UPLOAD_MEGABYTES} MB: Jupyter drops what is larger.</small>")
+        limit = ipywidgets.HTML(f"<small>{said(LIMIT, kinds=kinds, megabytes=UPLOAD_MEGABYTES)}</small>")
         self.box = ipywidgets.VBox([self.button, limit])
 
     def photo(self, otherwise: Tensor) -> Tensor:
@@ -163,20 +166,25 @@ class Upload:
         """
         name, content = _uploaded(self.button.value)
         if content is None:
-            print(f"No photo of yours has arrived (up to {UPLOAD_MEGABYTES} MB can): another one stands in for it.")
+            print(
+                said(
+                    "No photo of yours has arrived (up to {megabytes} MB can): another one stands in for it.",
+                    megabytes=UPLOAD_MEGABYTES,
+                )
+            )
             return otherwise
         try:
             photo, remarks = pictures.read_picture(io.BytesIO(content), Path(name).name)
         except ValueError as error:
-            print(f"{error}. Another photo stands in for it.")
+            print(said("{error}. Another photo stands in for it.", error=error))
             return otherwise
         for remark in remarks:
             print(remark)
         return photo
 
     def _ipython_display_(self) -> None:
-        words = "<p>Here stands a button for a photo of your own while the notebook runs.</p>"
-        display(_live(self.box) | {"text/html": words, "text/plain": "A button for a photo."}, raw=True)
+        words = f"<p>{said('Here stands a button for a photo of your own while the notebook runs.')}</p>"
+        display(_live(self.box) | {"text/html": words, "text/plain": said("A button for a photo.")}, raw=True)
 
 
 def _uploaded(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[str, bytes | None]:
@@ -193,7 +201,7 @@ def _frame(figure: plots.Figure) -> Frame:
 
 
 def _sliders(choices: Mapping[str, Sequence[Any]]) -> dict[str, ipywidgets.SelectionSlider]:
-    labels = {name: LABELS.get(name, name.replace("_", " ")) for name in choices}
+    labels = {name: said(LABELS.get(name, name.replace("_", " "))) for name in choices}
     width = f"{0.6 * max(map(len, labels.values())) + 1:.1f}em"  # room for the longest label
     return {
         name: ipywidgets.SelectionSlider(

@@ -53,6 +53,7 @@ from rvq_tutorial.course.check.vector_quantizer import (
     vq_losses,
 )
 from rvq_tutorial.course.check.vqvae import alone, balanced_loss, reach, surprise
+from rvq_tutorial.language import later, said
 
 __all__ = [
     "alone",
@@ -93,16 +94,16 @@ __all__ = [
 ]
 
 COURSE = {
-    "01 · How few colours does a photo need?": codebooks,
-    "02 · How does a lookup learn?": vector_quantizer,
-    "03 · Why do most codewords die?": codebook_collapse,
-    "04 · Why many small codebooks, not one big one?": residual_vq,
-    "05 · How close to the limit are we?": rate_distortion,
-    "06 · What do codes of an image mean?": vqvae,
-    "07 · One model, every bitrate?": rvq_vae,
+    later("01 · How few colours does a photo need?"): codebooks,
+    later("02 · How does a lookup learn?"): vector_quantizer,
+    later("03 · Why do most codewords die?"): codebook_collapse,
+    later("04 · Why many small codebooks, not one big one?"): residual_vq,
+    later("05 · How close to the limit are we?"): rate_distortion,
+    later("06 · What do codes of an image mean?"): vqvae,
+    later("07 · One model, every bitrate?"): rvq_vae,
 }
 
 
 def progress() -> Map:
     """The map of the course: which exercises a check has accepted, in this folder."""
-    return Map({title: judging.exercises[module.__name__] for title, module in COURSE.items()})
+    return Map({said(title): judging.exercises[module.__name__] for title, module in COURSE.items()})

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rvq_tutorial.course.check import sentences, solved
 from rvq_tutorial.course.check.sentences import say
+from rvq_tutorial.language import said
 
 exercises: dict[str, list[str]] = {}  # by the module that holds their checks, in the order of its notebook
 
@@ -107,7 +108,7 @@ def _gives(mistake: Any, inputs: Sequence[Any], result: Any) -> bool:
 def parts(result: Any, *names: str) -> Any:
     """The parts of a result, one for each name; raises Wrong, with what the names say, where there are not as many."""
     if not isinstance(result, tuple | list) or len(result) != len(names):
-        raise Wrong("not_as_many", number=len(names), names=", ".join(map(say, names)), result=shown(result))
+        raise Wrong("not_as_many", number=len(names), names=said(", ").join(map(say, names)), result=shown(result))
     return result
 
 
@@ -156,7 +157,7 @@ def given(inputs: Mapping[str, Any]) -> str:
     if not inputs:
         return say("given_nothing")
     *others, last = (shown(value, name) for name, value in inputs.items())
-    return say("given_several", others=", ".join(others), last=last) if others else say("given_one", value=last)
+    return say("given_several", others=said(", ").join(others), last=last) if others else say("given_one", value=last)
 
 
 def shown(value: Any, name: str = "") -> str:

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from rvq_tutorial.language import said
+
 SHARED = Path(__file__).with_name("judging.ini")
 _judge: ContextVar[Callable | None] = ContextVar("the judge whose sentences are said", default=None)
 
@@ -36,8 +38,8 @@ def of(judge: Callable) -> Iterator[None]:
 
 
 def say(name: str, /, **facts: Any) -> str:
-    """The sentence of this name, with the facts in it."""
+    """The sentence of this name, in the language chosen, with the facts in it."""
     judge = _judge.get()
     known = sentences(SHARED, Path(inspect.getfile(judge)).with_suffix(".ini")) if judge else sentences(SHARED)
     section = judge.__name__ if judge and judge.__name__ in known else configparser.DEFAULTSECT
-    return known[section][name].format(**facts)
+    return said(known[section][name], **facts)

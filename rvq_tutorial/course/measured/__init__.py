@@ -8,6 +8,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rvq_tutorial.language import said
+
 FOLDER = Path(__file__).parent
 
 
@@ -28,16 +30,28 @@ def read(name: str) -> Measurement:
     """
     path = FOLDER / f"{name}.json"
     if not path.exists():
-        there_are = ", ".join(sorted(file.stem for file in FOLDER.glob("*.json")))
-        raise ValueError(f"name must be a measurement that ships with the course ({there_are}), got {name!r}")
+        there_are = said(", ").join(sorted(file.stem for file in FOLDER.glob("*.json")))
+        raise ValueError(
+            said(
+                "name must be a measurement that ships with the course ({there_are}), got {name!r}",
+                there_are=there_are,
+                name=name,
+            )
+        )
     record = json.loads(path.read_text(encoding="utf-8"))
     day = date.fromisoformat(record["date"])
-    origin = (
-        f"{record['what']} Measured in {_duration(record['seconds'])} on {day.day} {day:%B %Y} "
-        f"({record['machine']}): {record['command']}"
+    origin = said(
+        "{what} Measured in {time} on {day.day} {day:%B %Y} ({machine}): {command}",
+        what=said(record["what"]),
+        time=_duration(record["seconds"]),
+        day=day,
+        machine=record["machine"],
+        command=record["command"],
     )
     return Measurement(record["results"], record["settings"], origin)
 
 
 def _duration(seconds: int) -> str:
-    return f"{seconds} seconds" if seconds < 90 else f"{round(seconds / 60)} minutes"
+    if seconds < 90:
+        return said("{number} seconds", number=seconds)
+    return said("{number} minutes", number=round(seconds / 60))

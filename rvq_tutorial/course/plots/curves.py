@@ -18,14 +18,16 @@ from rvq_tutorial.course.plots.figure import (
     Figure,
     in_house_style,
     ink,
+    named,
     place,
 )
+from rvq_tutorial.language import later, said
 from rvq_tutorial.search import nearest
 
 
 @in_house_style
 def curve(
-    history: Mapping[str, Sequence[float]], *, ylabel: str = "loss", log: bool = False, smooth: int = 1, title: str = ""
+    history: Mapping[str, Sequence[float]], *, ylabel: str = "", log: bool = False, smooth: int = 1, title: str = ""
 ) -> Figure:
     """Training curves: each of history's lists of numbers against the step, labelled at its end.
 
@@ -37,17 +39,18 @@ def curve(
     steps = max(map(len, raw.values()))
     smooth = min(smooth, steps)
     history = {name: np.convolve(y, np.full(smooth, 1 / smooth), "valid") for name, y in raw.items()}
-    changes = [f"{_plain(name)} goes from {_short(y[0])} to {_short(y[-1])}" for name, y in history.items()]
-    shapes = [f"{_plain(name)} {_shape(np.arange(smooth, steps + 1), y, 'step')}" for name, y in history.items()]
-    means = f" The line is the mean over {smooth} steps." if smooth > 1 else ""
+    xlabel = said("step")
+    shapes = [_shape(name, np.arange(smooth, steps + 1), y, xlabel) for name, y in history.items()]
+    told = later("Over {steps} steps: {shapes}.") if steps > 1 else later("Over 1 step: {shapes}.")
+    means = f" {said('The line is the mean over {smooth} steps.', smooth=smooth)}" if smooth > 1 else ""
     figure = Figure(
         8.0,
         3.4,
-        alt=f"Over {steps} step{'s' * (steps > 1)}: {'; '.join(shapes)}.",
-        caption=f"From step 1 to {steps}, {'; '.join(changes)}.{means}",
+        alt=said(told, steps=steps, shapes=said("; ").join(shapes)),
+        caption=said("From step 1 to {steps}, {changes}.", steps=steps, changes=_changes(history)) + means,
     )
     axes = figure.subplots()
-    axes.set(title=title, xlabel="step", ylabel=ylabel, yscale="log" if log else "linear")
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel or said("loss"), yscale="log" if log else "linear")
     lines = {}
     for rank, (name, y) in enumerate(history.items()):
         style = _series_style(name, rank)
@@ -71,27 +74,31 @@ def rate_distortion(
     curves: name -> (rates (R,), errors (R,) or (seeds, R)). bound: (rates, errors) of Shannon's bound.
     """
     curves = {name: (np.asarray(rates), np.atleast_2d(errors)) for name, (rates, errors) in curves.items()}
-    ends = [
-        f"{_plain(name)} reaches {_short(errors[:, -1].mean())} at {rates[-1]:.3g} bits"
-        for name, (rates, errors) in curves.items()
-    ]
+    reached = {named(name): (errors[:, -1].mean(), rates[-1]) for name, (rates, errors) in curves.items()}
     if bound:
-        ends.append(f"Shannon's bound reaches {_short(bound[1][-1])} at {bound[0][-1]:.3g} bits")
+        reached[said("Shannon's bound")] = bound[1][-1], bound[0][-1]
+    ends = [
+        said("{name} reaches {error} at {rate:.3g} bits", name=name, error=_short(error), rate=rate)
+        for name, (error, rate) in reached.items()
+    ]
     figure = Figure(
         8.0,
         4.4,
-        alt=f"Falling curves of the mean squared error. {_halfway(curves, bound, 'bits per dimension')}.",
-        caption=f"Lower is better, and the error's scale is logarithmic: {'; '.join(ends)}.",
+        alt=said(
+            "Falling curves of the mean squared error. {halfway}.",
+            halfway=_halfway(curves, bound, said("bits per dimension")),
+        ),
+        caption=said("Lower is better, and the error's scale is logarithmic: {ends}.", ends=said("; ").join(ends)),
     )
     axes = figure.subplots()
-    axes.set(title=title, xlabel="bits per dimension", ylabel="mean squared error per dimension")
+    axes.set(title=title, xlabel=said("bits per dimension"), ylabel=said("mean squared error per dimension"))
     axes.set_yscale("log")
     lines, most = {}, max(rates[-1] for rates, _ in curves.values())
     for rank, (name, (rates, errors)) in enumerate(curves.items()):
-        label = name if rates[-1] == most else f"{name}, to {rates[-1]:.3g} bits"
+        label = name if rates[-1] == most else said("{name}, to {rate:.3g} bits", name=named(name), rate=rates[-1])
         lines[label] = _mean_over_seeds(axes, rates, errors, name, rank)
     if bound:
-        lines["Shannon's bound"] = axes.plot(*bound, "--", color=COLORS["bound"], linewidth=1.2)[0]
+        lines[said("Shannon's bound")] = axes.plot(*bound, "--", color=COLORS["bound"], linewidth=1.2)[0]
     _label_ends(axes, lines)
     return figure
 
@@ -103,15 +110,18 @@ def quality(curves: Mapping[str, tuple[Sequence[float], Sequence]], *, title: st
     curves: name -> (bits per pixel (R,), PSNRs in dB, (R,) or (seeds, R)).
     """
     curves = {name: (np.asarray(bits), np.atleast_2d(levels)) for name, (bits, levels) in curves.items()}
-    ends = [f"{_plain(name)} {y[:, -1].mean():.1f} dB at {bits[-1]:.3g}" for name, (bits, y) in curves.items()]
+    ends = [
+        said("{name} {level:.1f} dB at {bits:.3g}", name=named(name), level=levels[:, -1].mean(), bits=bits[-1])
+        for name, (bits, levels) in curves.items()
+    ]
     figure = Figure(
         8.0,
         3.8,
-        alt=f"Rising curves of the PSNR. {_halfway(curves, None, 'bits per pixel')}.",
-        caption=f"Higher is better. At the most bits per pixel: {'; '.join(ends)}.",
+        alt=said("Rising curves of the PSNR. {halfway}.", halfway=_halfway(curves, None, said("bits per pixel"))),
+        caption=said("Higher is better. At the most bits per pixel: {ends}.", ends=said("; ").join(ends)),
     )
     axes = figure.subplots()
-    axes.set(title=title, xlabel="bits per pixel", ylabel="PSNR (dB)")
+    axes.set(title=title, xlabel=said("bits per pixel"), ylabel="PSNR (dB)")
     lines = {}
     for rank, (name, (bits, levels)) in enumerate(curves.items()):
         lines[name] = _mean_over_seeds(axes, bits, levels, name, rank)
@@ -126,18 +136,25 @@ def bars(values: Mapping[str, float | Sequence[float]], *, label: str, title: st
     spreads = {n: f" ± {_two_digits(v.std())}" for n, v in values.items() if len(v) > 1}
     texts = {n: f"{v.mean():.3g}{spreads.get(n, '')}" for n, v in values.items()}
     least, most = (end(values, key=lambda name: values[name].mean()) for end in (min, max))
-    reach = f"from {texts[least]} ({_plain(least)}) to {texts[most]} ({_plain(most)})" if least != most else texts[most]
-    spread = " After ± and as a whisker, the standard deviation." if spreads else ""
+    reach = texts[most]
+    if least != most:
+        ends = {"low": texts[least], "lowest": named(least), "high": texts[most], "highest": named(most)}
+        reach = said("from {low} ({lowest}) to {high} ({highest})", **ends)
+    spread = f" {said('After ± and as a whisker, the standard deviation.')}" if spreads else ""
     figure = Figure(
         8.0,
         0.9 + 0.38 * len(values),
-        alt=f"{_capital(label)}: {'; '.join(f'{_plain(name)} {text}' for name, text in texts.items())}.",
-        caption=f"{_capital(label)}: {reach}.{spread}",
+        alt=said(
+            "{name}: {values}.",
+            name=_capital(label),
+            values=said("; ").join(f"{named(name)} {text}" for name, text in texts.items()),
+        ),
+        caption=said("{name}: {values}.", name=_capital(label), values=reach) + spread,
     )
     axes = figure.subplots()
     axes.set(title=title, xlabel=label)
     for rank, (name, v) in enumerate(values.items()):
-        axes.barh(_plain(name), v.mean(), color=COLORS.get(name, SERIES_COLORS[0]), height=0.62)
+        axes.barh(named(name), v.mean(), color=COLORS.get(name, SERIES_COLORS[0]), height=0.62)
         if len(v) > 1:
             axes.errorbar(v.mean(), rank, xerr=v.std(), color="#222222", elinewidth=1.2, capsize=3)
         end = (max(v.mean() + v.std(), 0), rank)
@@ -158,7 +175,8 @@ def code_usage(counts: Tensor, *, title: str = "") -> Figure:
     counts: (K,). The perplexity is 2 to the entropy, in bits, of how often each is chosen.
     """
     if counts.ndim != 1 or not counts.sum() > 0:
-        raise ValueError(f"counts must be (K,) and not all zero, got shape {tuple(counts.shape)}")
+        shape = tuple(counts.shape)
+        raise ValueError(said("counts must be (K,) and not all zero, got shape {shape}", shape=shape))
     share = counts.detach().cpu().double().sort(descending=True).values / counts.sum().item()
     size, unused = len(share), int((share == 0).sum())
     bits = torch.special.entr(share).sum().item() / math.log(2)
@@ -167,18 +185,31 @@ def code_usage(counts: Tensor, *, title: str = "") -> Figure:
     figure = Figure(
         8.0,
         3.2,
-        alt=f"Of {size} codewords, most used first, the first {half} take half of the vectors, the first {most} nine "
-        "tenths.",
-        caption=f"The most used takes {share[0]:.2%} of the vectors, and {unused} are never chosen. An index tells "
-        f"{bits:.3g} bits, as much as {perplexity:.3g} codewords would that are all used alike: the dashed box, which "
-        "has the bars' area.",
+        alt=said(
+            "Of {size} codewords, most used first, the first {half} take half of the vectors, the first {most} nine "
+            "tenths.",
+            size=size,
+            half=half,
+            most=most,
+        ),
+        caption=said(
+            "The most used takes {share:.2%} of the vectors, and {unused} are never chosen. An index tells {bits:.3g} "
+            "bits, as much as {perplexity:.3g} codewords would that are all used alike: the dashed box, which has the "
+            "bars' area.",
+            share=share[0].item(),
+            unused=unused,
+            bits=bits,
+            perplexity=perplexity,
+        ),
     )
     axes = figure.subplots()
-    axes.set(title=title or f"Perplexity {perplexity:.3g} of {size}", xlabel="codeword, most used first")
-    axes.set_ylabel("share of the vectors")
-    axes.stairs(share.numpy(), np.arange(size + 1) + 0.5, fill=True, color=COLORS["codeword"], label="each codeword")
+    title = title or said("Perplexity {perplexity:.3g} of {size}", perplexity=perplexity, size=size)
+    axes.set(title=title, xlabel=said("codeword, most used first"), ylabel=said("share of the vectors"))
+    axes.stairs(
+        share.numpy(), np.arange(size + 1) + 0.5, fill=True, color=COLORS["codeword"], label=said("each codeword")
+    )
     corners = [0.5, 0.5 + perplexity], [1 / perplexity] * 2
-    label = f"{perplexity:.3g} codewords, all used alike"
+    label = said("{perplexity:.3g} codewords, all used alike", perplexity=perplexity)
     axes.fill_between(*corners, facecolor="none", edgecolor=COLORS["bound"], linestyle="--", label=label)
     axes.set_xlim(0.5 - size / 60, size + 0.5 + size / 60)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -199,30 +230,46 @@ def staircase(codebook: Tensor, target: float, x: float | None = None) -> Figure
     jumps = steps.diff().nonzero().flatten() + 1
     steps[jumps] = torch.nan  # there is nothing between the steps
     levels = codebook.unique()
-    alt = (
-        f"Left, a staircase: x̂ is {_then(levels)}, with jumps at x = {_then((levels[1:] + levels[:-1]) / 2)}. "
-        f"Right, the squared error on these steps: {_then((levels - target) ** 2)}."
+    alt = said(
+        "Left, a staircase: x̂ is {levels}, with jumps at x = {places}. Right, the squared error on these steps: "
+        "{errors}.",
+        levels=_then(levels),
+        places=_then((levels[1:] + levels[:-1]) / 2),
+        errors=_then((levels - target) ** 2),
     )
-    caption = "Left, what the lookup gives for x; right, the loss behind it. Both are flat, slope 0, except at "
-    caption += f"{len(jumps)} jumps."
+    caption = said(
+        "Left, what the lookup gives for x; right, the loss behind it. Both are flat, slope 0, except at {jumps} "
+        "jumps.",
+        jumps=len(jumps),
+    )
     if x is not None:
         chosen = codebook[(codebook - x).abs().argmin()].item()
-        alt += f" Dashed, through x = {x:g}: left, a line of slope 1; right, a parabola, lowest at x̂ = {target:g}."
-        caption = (
-            f"At x = {x:g} the lookup gives {chosen:g}, and so does everything near by: both slopes are 0. What is "
-            f"pretended is x̂ = x + ({chosen - x:.2g}), the dashed line, of slope 1. So the loss (x̂ − {target:g})² "
-            f"seems to have slope 2 ({chosen:g} − {target:g}) = {2 * (chosen - target):.2g}."
+        dashed = said(
+            "Dashed, through x = {x:g}: left, a line of slope 1; right, a parabola, lowest at x̂ = {target:g}.",
+            x=x,
+            target=target,
+        )
+        alt = f"{alt} {dashed}"
+        caption = said(
+            "At x = {x:g} the lookup gives {chosen:g}, and so does everything near by: both slopes are 0. What is "
+            "pretended is x̂ = x + ({constant:.2g}), the dashed line, of slope 1. So the loss (x̂ − {target:g})² seems "
+            "to have slope 2 ({chosen:g} − {target:g}) = {slope:.2g}.",
+            x=x,
+            chosen=chosen,
+            constant=chosen - x,
+            target=target,
+            slope=2 * (chosen - target),
         )
     figure = Figure(8.0, 4.0, alt=alt, caption=caption.replace("-", "−"))
-    for i, (name, of) in enumerate({"x̂": lambda y: y, "loss": lambda y: (y - target) ** 2}.items()):
+    for i, (name, of) in enumerate({"x̂": lambda y: y, said("loss"): lambda y: (y - target) ** 2}.items()):
         axes = place(figure, 0.65 + 4.05 * i, 0.95, 3.2, 2.8)
         axes.set(title=name, xlabel="x", xlim=(low, high), ylim=((low, high), (-0.15, (high - low) ** 2 / 3))[i])
-        axes.plot(grid, of(steps), color=COLORS["codeword"], solid_capstyle="butt", label="the lookup")
+        axes.plot(grid, of(steps), color=COLORS["codeword"], solid_capstyle="butt", label=said("the lookup"))
         if x is not None:
             style = {"color": COLORS["codeword"], "markeredgecolor": "white", "markersize": 11, "zorder": 4}
             axes.plot(x, of(chosen), MARKERS["codeword"], **style)
             pretended = of(grid + chosen - x)
-            axes.plot(grid, pretended, "--", color=SERIES_COLORS[0], linewidth=1.4, label="what is pretended")
+            axes.plot(grid, pretended, "--", color=SERIES_COLORS[0], linewidth=1.4, label=said("what is pretended"))
     figure.legend(*axes.get_legend_handles_labels(), loc="lower left", ncols=2)
     return figure
 
@@ -234,7 +281,7 @@ def moved_crowd(codebook: Tensor, half_width: float) -> Figure:
     codebook: (K,). half_width: how far the crowd reaches to both sides of its middle, above 0.
     """
     if not half_width > 0:
-        raise ValueError(f"half_width must be above 0, got {half_width}")
+        raise ValueError(said("half_width must be above 0, got {half_width}", half_width=half_width))
     codebook = np.sort(codebook.detach().cpu().double().flatten().numpy())
     borders, jumps = (codebook[1:] + codebook[:-1]) / 2, np.diff(codebook)
 
@@ -250,28 +297,38 @@ def moved_crowd(codebook: Tensor, half_width: float) -> Figure:
     figure = Figure(
         8.0,
         4.1,
-        alt=f"Left, the steps of a single number and, sloped where those jump, the mean over a crowd of half-width "
-        f"{half_width:g}. Right, the slope of that mean at 0: none until the crowd is {reached:g} wide to each side, "
-        f"then suddenly {first:.2g}, and {last:.2g} at 2.5.",
-        caption=f"A crowd from {-half_width:g} to {half_width:g}: move it a little, and its x̂ move {steepness:.2f} "
-        "times as far on average. Straight-through says 1. Right, in theory: the sum of the jumps within the crowd, "
-        "divided by its width.".replace("-", "−", 1),
+        alt=said(
+            "Left, the steps of a single number and, sloped where those jump, the mean over a crowd of half-width "
+            "{half_width:g}. Right, the slope of that mean at 0: none until the crowd is {reached:g} wide to each "
+            "side, then suddenly {first:.2g}, and {last:.2g} at 2.5.",
+            half_width=half_width,
+            reached=reached,
+            first=first,
+            last=last,
+        ),
+        caption=said(
+            "A crowd from −{half_width:g} to {half_width:g}: move it a little, and its x̂ move {steepness:.2f} times as "
+            "far on average. Straight-through says 1. Right, in theory: the sum of the jumps within the crowd, divided "
+            "by its width.",
+            half_width=half_width,
+            steepness=steepness,
+        ),
     )
     reach = codebook[-1] + 0.75
     x = np.linspace(-reach, reach, 801)
     axes = place(figure, 0.65, 1.0, 3.4, 2.8)
-    axes.set(title="mean of x̂", xlabel="the crowd's middle", xlim=(-reach, reach), ylim=(-reach, reach))
+    axes.set(title=said("mean of x̂"), xlabel=said("the crowd's middle"), xlim=(-reach, reach), ylim=(-reach, reach))
     stairs = codebook[np.searchsorted(borders, x)]
     stairs[1:][np.diff(stairs) != 0] = np.nan  # there is nothing between the steps
-    axes.plot(x, stairs, color=COLORS["codeword"], linewidth=1.0, label="a single number")
-    axes.plot(x, mean(x), color=SERIES_COLORS[1], linewidth=2.4, label="the crowd")
+    axes.plot(x, stairs, color=COLORS["codeword"], linewidth=1.0, label=said("a single number"))
+    axes.plot(x, mean(x), color=SERIES_COLORS[1], linewidth=2.4, label=said("the crowd"))
     middle = mean(np.zeros(1)).item()
-    axes.plot(x, x + middle, "--", color=SERIES_COLORS[0], linewidth=1.4, label="what is pretended")
+    axes.plot(x, x + middle, "--", color=SERIES_COLORS[0], linewidth=1.4, label=said("what is pretended"))
     extent = [-half_width, half_width], [0.12 - reach] * 2
-    axes.plot(*extent, color=COLORS["data"], linewidth=6, solid_capstyle="butt", label="the crowd's range")
+    axes.plot(*extent, color=COLORS["data"], linewidth=6, solid_capstyle="butt", label=said("the crowd's range"))
     handles = axes.get_legend_handles_labels()
     axes = place(figure, 4.75, 1.0, 3.0, 2.8)
-    axes.set(title="slope at 0", xlabel="half-width of the crowd", xlim=(0, 2.5), ylim=(-0.1, 2.2))
+    axes.set(title=said("slope at 0"), xlabel=said("half-width of the crowd"), xlim=(0, 2.5), ylim=(-0.1, 2.2))
     widths = np.linspace(0.005, 2.5, 500)
     slopes = slope(widths)
     slopes[1:][np.diff(slopes) > 0.1] = np.nan  # here a border comes within the crowd
@@ -291,22 +348,28 @@ def gradient_check(autograd: Tensor, differences: Mapping[str, Tensor]) -> Figur
     autograd = autograd.detach().cpu().double().flatten().numpy()
     differences = {name: d.detach().cpu().double().flatten().numpy() for name, d in differences.items()}
     far = {name: np.abs(slopes - autograd).max() for name, slopes in differences.items()}
-    ranges = [f"{_plain(name)}, from {_short(y.min())} to {_short(y.max())}" for name, y in differences.items()]
+    ranges = [
+        said("of {name}, from {low} to {high}", name=named(name), low=_short(y.min()), high=_short(y.max()))
+        for name, y in differences.items()
+    ]
+    distances = said("; ").join(f"{named(name)} {distance:.2g}" for name, distance in far.items())
     figure = Figure(
         8.0,
         4.0,
-        alt=f"Autograd's slopes go from {_short(autograd.min())} to {_short(autograd.max())}; finite differences of "
-        f"{'; of '.join(ranges)}.",
-        caption="On the diagonal both agree. Largest distance from it: "
-        + "; ".join(f"{_plain(name)} {distance:.2g}" for name, distance in far.items())
-        + ".",
+        alt=said(
+            "Autograd's slopes go from {low} to {high}; finite differences {ranges}.",
+            low=_short(autograd.min()),
+            high=_short(autograd.max()),
+            ranges=said("; ").join(ranges),
+        ),
+        caption=said("On the diagonal both agree. Largest distance from it: {distances}.", distances=distances),
     )
     axes = figure.subplots()
-    axes.set(xlabel="autograd", ylabel="finite differences")
+    axes.set(xlabel="autograd", ylabel=said("finite differences"))
     axes.axline((0, 0), slope=1, color=COLORS["bound"], linewidth=0.8, linestyle=":")
     for rank, (name, slopes) in enumerate(differences.items()):
         style = _series_style(name, rank) | {"markersize": 7, "linestyle": "none"}
-        axes.plot(autograd, slopes, label=_plain(name), **style)
+        axes.plot(autograd, slopes, label=named(name), **style)
     axes.legend()
     return figure
 
@@ -325,13 +388,18 @@ def lines(
 
     x: (R,), rising. curves: name -> (R,). log_x: a scale of powers of two.
     """
-    changes = [f"{_plain(name)} goes from {_short(y[0])} to {_short(y[-1])}" for name, y in curves.items()]
-    shapes = [f"{_plain(name)} {_shape(x, y, xlabel)}" for name, y in curves.items()]
+    shapes = [_shape(name, x, y, xlabel) for name, y in curves.items()]
     figure = Figure(
         8.0,
         3.4,
-        alt=f"{_capital(ylabel)}: {'; '.join(shapes)}.",
-        caption=f"{_capital(xlabel)}, from {x[0]:g} to {x[-1]:g}: {'; '.join(changes)}.",
+        alt=said("{name}: {values}.", name=_capital(ylabel), values=said("; ").join(shapes)),
+        caption=said(
+            "{x}, from {first:g} to {last:g}: {changes}.",
+            x=_capital(xlabel),
+            first=x[0],
+            last=x[-1],
+            changes=_changes(curves),
+        ),
     )
     axes = figure.subplots()
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -349,7 +417,7 @@ def over_steps(
     steps: Sequence[int],
     panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
     *,
-    xlabel: str = "step",
+    xlabel: str = "",
     ylabel: str = "",
     limits: tuple[float, float] | None = None,
     log: bool = False,
@@ -359,18 +427,24 @@ def over_steps(
     steps: (R,), rising. panels: title -> name -> (seeds, R); every panel has the same names. limits: the range of all
     panels, where they share a scale. log: logarithmic scales, which all panels share.
     """
-    values = {title: {name: np.asarray(y, float) for name, y in panel.items()} for title, panel in panels.items()}
+    xlabel = xlabel or said("step")
+    values = {said(title): {name: np.asarray(y, float) for name, y in panel.items()} for title, panel in panels.items()}
     names = list(next(iter(values.values())))
     seeds = len(values[next(iter(values))][names[0]])
     told = []
     for title, panel in values.items():
-        ends = [f"{_plain(name)} {_short(y[:, 0].mean())} to {_short(y[:, -1].mean())}" for name, y in panel.items()]
-        told.append(f"{' '.join(title.split())}: {', '.join(ends)}".removeprefix(": "))
+        ends = [_from_to(name, y[:, 0].mean(), y[:, -1].mean()) for name, y in panel.items()]
+        told.append(f"{' '.join(title.split())}: {said(', ').join(ends)}".removeprefix(": "))
+    range_of_x = said("from {x} {first} to {last}", x=xlabel, first=steps[0], last=steps[-1])
+    if seeds > 1:
+        caption = said("Lines are means over {seeds} seeds, bands reach from the least to the most.", seeds=seeds)
+    else:
+        caption = said("Lines are means over 1 seed, bands reach from the least to the most.")
     figure = Figure(
         9.0,
         4.2 if log else 3.2,
-        alt=f"{_capital(' '.join(f'{ylabel} from {xlabel} {steps[0]} to {steps[-1]}'.split()))}. {'; '.join(told)}.",
-        caption=f"Lines are means over {seeds} seed{'s' * (seeds > 1)}, bands reach from the least to the most.",
+        alt=f"{_capital(f'{ylabel} {range_of_x}'.strip())}. {said('; ').join(told)}.",
+        caption=caption,
     )
     row = figure.subplots(1, len(values), squeeze=False, sharey=log)[0]
     for axes, (title, panel) in zip(row, values.items(), strict=True):
@@ -381,7 +455,7 @@ def over_steps(
         for rank, (name, y) in enumerate(panel.items()):
             style = _series_style(name, rank)
             axes.fill_between(steps, y.min(0), y.max(0), color=style["color"], alpha=0.2, linewidth=0)
-            axes.plot(steps, y.mean(0), **style, label=_plain(name))
+            axes.plot(steps, y.mean(0), **style, label=named(name))
         if limits:
             axes.set_ylim(limits)
     figure.axes[0].set_ylabel(ylabel)
@@ -407,20 +481,26 @@ def codebook_memory(dim: int, codebook_sizes: Sequence[int], *, max_bits: int = 
     codebook_sizes: the sizes K, one curve each, with a mark for every stage.
     """
     rates = np.arange(1, max_bits + 1)
-    curves = {"one codebook": (rates, 4.0 * dim * 2.0**rates)}
+    curves = {said("one codebook"): (rates, 4.0 * dim * 2.0**rates)}
     for size in codebook_sizes:
         stages = np.arange(1, int(max_bits / math.log2(size)) + 1)
-        curves[f"stages of {size}"] = (stages * math.log2(size), 4.0 * dim * size * stages)
-    ends = [f"{_plain(name)} {_bytes(memory[-1])}" for name, (_, memory) in curves.items()]
+        curves[said("stages of {size}", size=size)] = (stages * math.log2(size), 4.0 * dim * size * stages)
+    ends = [f"{name} {_bytes(memory[-1])}" for name, (_, memory) in curves.items()]
     figure = Figure(
         8.0,
         3.8,
-        alt="The memory of one codebook doubles with every bit; that of stages grows as their number does. "
-        f"{_capital(_halfway(curves, None, 'bits a vector', _bytes))}.",
-        caption=f"Vectors of {dim} components; a mark is a stage. At the right end: {'; '.join(ends)}.",
+        alt=said(
+            "The memory of one codebook doubles with every bit; that of stages grows as their number does. {halfway}.",
+            halfway=_halfway(curves, None, said("bits a vector"), _bytes),
+        ),
+        caption=said(
+            "Vectors of {dim} components; a mark is a stage. At the right end: {ends}.",
+            dim=dim,
+            ends=said("; ").join(ends),
+        ),
     )
     axes = figure.subplots()
-    axes.set(xlabel="bits a vector", ylabel="memory", yscale="log")
+    axes.set(xlabel=said("bits a vector"), ylabel=said("memory"), yscale="log")
     powers = range(3, 22, 3)
     axes.set_yticks([10.0**power for power in powers], [_bytes(10.0**power) for power in powers])
     axes.minorticks_off()
@@ -448,16 +528,20 @@ def scoreboard(rows: Mapping[str, Mapping[str, float | Sequence[float]]], *, tit
     measures = list(next(iter(rows.values())))
     best = {m: min(rows, key=lambda name: np.mean(rows[name][m])) for m in measures}
     spoken = [
-        f"{name}: " + ", ".join(f"{m} {_short(np.mean(v))}" for m, v in measured.items())
+        f"{named(name)}: " + said(", ").join(f"{named(m)} {_short(np.mean(v))}" for m, v in measured.items())
         for name, measured in rows.items()
+    ]
+    winners = [
+        said("{measure}, {name} ({value})", measure=named(m), name=named(name), value=_short(np.mean(rows[name][m])))
+        for m, name in best.items()
     ]
     figure = Figure(
         9.0,
         1.15 + 0.38 * len(rows),
-        alt=f"{'; '.join(spoken)}.",
-        caption="Left is better, all scales are logarithmic. The best: "
-        + "; ".join(f"{m}, {name} ({_short(np.mean(rows[name][m]))})" for m, name in best.items())
-        + ".",
+        alt=f"{said('; ').join(spoken)}.",
+        caption=said(
+            "Left is better, all scales are logarithmic. The best: {winners}.", winners=said("; ").join(winners)
+        ),
     )
     figure.suptitle(title, x=0.01, ha="left")
     ranks = np.arange(len(rows))
@@ -468,7 +552,7 @@ def scoreboard(rows: Mapping[str, Mapping[str, float | Sequence[float]]], *, tit
         mean, deviation = np.array([v.mean() for v in values]), np.array([v.std() for v in values])
         low, high = mean.min(), mean.max()
         room = (high / low) ** 0.5 * 1.2
-        axes.set(xscale="log", xlim=(low / room**0.3, high * room), xlabel=measure, xticks=[])
+        axes.set(xscale="log", xlim=(low / room**0.3, high * room), xlabel=named(measure), xticks=[])
         axes.minorticks_off()
         axes.hlines(ranks, low / room**0.3, mean, color="#D0D0D0", linewidth=1.0)
         style = {"color": SERIES_COLORS[column % len(SERIES_COLORS)], "elinewidth": 1.2, "capsize": 3, "markersize": 6}
@@ -476,7 +560,7 @@ def scoreboard(rows: Mapping[str, Mapping[str, float | Sequence[float]]], *, tit
         for rank, (m, d) in enumerate(zip(mean, deviation, strict=True)):
             axes.annotate(_short(m), (m + d, rank), (7, 0), textcoords="offset points", va="center_baseline")
         axes.tick_params(axis="y", length=0, labelsize=10)
-    axes.set_yticks(ranks, [_plain(name) for name in rows])
+    axes.set_yticks(ranks, list(map(named, rows)))
     axes.invert_yaxis()
     return figure
 
@@ -490,18 +574,30 @@ def bit_shares(variances: Tensor, ways: Mapping[str, Tensor], *, title: str = ""
     variances = variances.detach().cpu().double().numpy()
     ways = {name: bits.detach().cpu().double().numpy() for name, bits in ways.items()}
     left = {name: variances * 4.0**-bits for name, bits in ways.items()}
-    spoken = [
-        f"{name}, {' + '.join(f'{b:.3g}' for b in bits)} bits: mean error {left[name].mean():.2g}"
+    spoken = said("; ").join(
+        said(
+            "{name}, {bits} bits: mean error {error:.2g}",
+            name=named(name),
+            bits=" + ".join(f"{b:.3g}" for b in bits),
+            error=left[name].mean(),
+        )
         for name, bits in ways.items()
-    ]
-    rests = [f"{name}, {_then(left[name])}" for name in ways]
+    )
+    rests = said("; ").join(said("{name}, {values}", name=named(name), values=_then(left[name])) for name in ways)
     figure = Figure(
         8.0,
         3.9,
-        alt=f"{len(variances)} components of variance {_then(variances)}. What the bits leave of them: "
-        f"{'; '.join(rests)}.",
-        caption="A bar reaches up to its component's variance. Each dark block is one bit, and what is below it is a "
-        f"quarter; the grey rest is the error that stays. {'; '.join(spoken)}.",
+        alt=said(
+            "{dim} components of variance {variances}. What the bits leave of them: {rests}.",
+            dim=len(variances),
+            variances=_then(variances),
+            rests=rests,
+        ),
+        caption=said(
+            "A bar reaches up to its component's variance. Each dark block is one bit, and what is below it is a "
+            "quarter; the grey rest is the error that stays. {ways}.",
+            ways=spoken,
+        ),
     )
     figure.suptitle(title, x=0.01, ha="left")
     floor = min(error.min() for error in left.values()) / 4
@@ -509,15 +605,17 @@ def bit_shares(variances: Tensor, ways: Mapping[str, Tensor], *, title: str = ""
     for axes, (name, bits) in zip(
         figure.subplots(1, len(ways), sharey=True, squeeze=False)[0], ways.items(), strict=True
     ):
-        axes.set(title=name, xlabel="component", yscale="log", ylim=(floor, 6 * variances.max()), xticks=ranks)
+        axes.set(
+            title=named(name), xlabel=said("component"), yscale="log", ylim=(floor, 6 * variances.max()), xticks=ranks
+        )
         axes.bar(ranks, left[name] - floor, bottom=floor, width=0.62, color=COLORS["unused"])
         for rank, variance, share in zip(ranks, variances, bits, strict=True):
             tops = variance * 4.0 ** -np.arange(math.ceil(share - 1e-9))
             bottoms = np.maximum(tops / 4, variance * 4.0**-share)
             axes.bar(rank, tops - bottoms, bottom=bottoms, width=0.62, color=SERIES_COLORS[0], edgecolor="white")
-            text = f"{share:.2g} bit" + ("" if share == 1 else "s")
+            text = said("1 bit") if share == 1 else said("{share:.2g} bits", share=share)
             axes.annotate(text, (rank, variance), (0, 4), textcoords="offset points", ha="center")
-    figure.axes[0].set_ylabel("variance, and what is left of it")
+    figure.axes[0].set_ylabel(said("variance, and what is left of it"))
     return figure
 
 
@@ -543,15 +641,28 @@ def operating_point(
     figure = Figure(
         8.0,
         4.4,
-        alt=f"Stage by stage the error of the choice falls to {_then(path)}. On Shannon's bound it would be "
-        f"{_short(4.0**-rate)} at the end.",
-        caption=f"{rate:.3g} bits per dimension, mean squared error {error:.3g}: {above:.1f} dB above Shannon's bound, "
-        f"which asks for {wasted:.2f} bits less. Stored: {numbers:,} numbers; a vector takes "
-        f"{codebook_size * dim * sum(widths):,} multiply–adds. Grey: all other choices.",
+        alt=said(
+            "Stage by stage the error of the choice falls to {errors}. On Shannon's bound it would be {least} at the "
+            "end.",
+            errors=_then(path),
+            least=_short(4.0**-rate),
+        ),
+        caption=said(
+            "{rate:.3g} bits per dimension, mean squared error {error:.3g}: {above:.1f} dB above Shannon's bound, "
+            "which asks for {wasted:.2f} bits less. Stored: {numbers:,} numbers; a vector takes {steps:,} "
+            "multiply–adds. Grey: all other choices.",
+            rate=rate,
+            error=error,
+            above=above,
+            wasted=wasted,
+            numbers=numbers,
+            steps=codebook_size * dim * sum(widths),
+        ),
     )
     axes = figure.subplots()
-    axes.set(title=f"M = {num_quantizers}, K = {codebook_size}, beam {beam_size}", yscale="log")
-    axes.set(xlabel="bits per dimension", ylabel="mean squared error per dimension")
+    sizes = {"num_quantizers": num_quantizers, "codebook_size": codebook_size, "beam_size": beam_size}
+    axes.set(title=said("M = {num_quantizers}, K = {codebook_size}, beam {beam_size}", **sizes), yscale="log")
+    axes.set(xlabel=said("bits per dimension"), ylabel=said("mean squared error per dimension"))
     rates = np.linspace(0, stages[-1] * math.log2(max(size for size, _ in measured)) / dim, 2)
     bound = axes.plot(rates, 4.0**-rates, "--", color=COLORS["bound"], linewidth=1.2)[0]
     for (size, _), errors in measured.items():
@@ -560,12 +671,19 @@ def operating_point(
     chosen = axes.plot(stages[:num_quantizers] * math.log2(codebook_size) / dim, path, "o-", color=color)[0]
     axes.plot([rate, rate], [4.0**-rate, error], ":", color=color, linewidth=1.4)
     axes.plot(rate, error, "o", color=color, markersize=11, markeredgecolor="white")
-    axes.legend([chosen, bound], ["the choice, stage by stage", "Shannon's bound"], loc="lower left")
+    axes.legend([chosen, bound], [said("the choice, stage by stage"), said("Shannon's bound")], loc="lower left")
     return figure
 
 
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
+def _changes(curves: Mapping[str, Sequence[float]]) -> str:
+    return said("; ").join(
+        said("{name} goes from {first} to {last}", name=named(name), first=_short(y[0]), last=_short(y[-1]))
+        for name, y in curves.items()
+    )
+
+
+def _from_to(name: str, first: float, last: float) -> str:
+    return said("{name} {first} to {last}", name=named(name), first=_short(first), last=_short(last))
 
 
 def _capital(words: str) -> str:
@@ -582,20 +700,25 @@ def _short(value: float) -> str:
 def _then(values: Iterable[float]) -> str:
     """Numbers one after the other: 1, 2 and 4."""
     *most, last = (_short(float(value)) for value in values)
-    return f"{', '.join(most)} and {last}" if most else last
+    return said("{most} and {last}", most=said(", ").join(most), last=last) if most else last
 
 
-def _shape(x: Sequence[float], y: Sequence[float], xlabel: str) -> str:
+def _shape(name: str, x: Sequence[float], y: Sequence[float], xlabel: str) -> str:
     """What a curve does between its ends: it stays level, turns, or rises or falls, sooner or later."""
     x, y = np.asarray(x, float), np.asarray(y, float)
-    span = np.ptp(y)
+    name, span = named(name), np.ptp(y)
     if span <= 0.02 * np.abs(y).max():
-        return "stays level"
-    for extreme, does in ((y.argmax(), "peaks"), (y.argmin(), "is lowest")):
+        return said("{name} stays level", name=name)
+    for extreme, sentence in (
+        (y.argmax(), later("{name} peaks at {xlabel} {x:g} with {y}")),
+        (y.argmin(), later("{name} is lowest at {xlabel} {x:g} with {y}")),
+    ):
         if min(abs(y[extreme] - y[0]), abs(y[extreme] - y[-1])) > 0.1 * span:
-            return f"{does} at {xlabel} {x[extreme]:g} with {_short(y[extreme])}"
-    half = np.abs(y - y[0]) >= abs(y[-1] - y[0]) / 2
-    return f"{'rises' if y[-1] > y[0] else 'falls'}, half of the way by {xlabel} {x[half.argmax()]:g}"
+            return said(sentence, name=name, xlabel=xlabel, x=x[extreme], y=_short(y[extreme]))
+    middle = x[(np.abs(y - y[0]) >= abs(y[-1] - y[0]) / 2).argmax()]
+    if y[-1] > y[0]:
+        return said("{name} rises, half of the way by {xlabel} {x:g}", name=name, xlabel=xlabel, x=middle)
+    return said("{name} falls, half of the way by {xlabel} {x:g}", name=name, xlabel=xlabel, x=middle)
 
 
 def _halfway(
@@ -605,15 +728,16 @@ def _halfway(
     say: Callable[[float], str] = _short,
 ) -> str:
     """Where the curves stand, from the highest to the lowest, halfway along the shortest of them."""
-    means = {_plain(name): (x, np.atleast_2d(y).mean(0)) for name, (x, y) in curves.items()}
+    means = {named(name): (x, np.atleast_2d(y).mean(0)) for name, (x, y) in curves.items()}
     if bound:
-        means["Shannon's bound"] = bound
+        means[said("Shannon's bound")] = bound
     half = np.mean([max(x[0] for x, _ in means.values()), min(x[-1] for x, _ in means.values())])
     logarithmic = all(np.min(y) > 0 for _, y in means.values())
     scale, back = (np.log, np.exp) if logarithmic else (np.asarray, float)
     heights = {name: back(np.interp(half, x, scale(y))) for name, (x, y) in means.items()}
     ranked = sorted(heights, key=heights.get, reverse=True)
-    return f"At {half:.3g} {xlabel}: {', '.join(f'{name} {say(heights[name])}' for name in ranked)}"
+    values = said(", ").join(f"{name} {say(heights[name])}" for name in ranked)
+    return said("At {half:.3g} {xlabel}: {values}", half=half, xlabel=xlabel, values=values)
 
 
 def _mean_over_seeds(axes: Axes, x: np.ndarray, values: np.ndarray, name: str, rank: int) -> Line2D:
@@ -640,7 +764,7 @@ def _label_ends(axes: Axes, lines: Mapping[str, Line2D]) -> None:
     line_height = 0.22 / (axes.figure.get_size_inches()[1] - 0.9)
     for name, height in zip(order, _spread([heights[n] for n in order], line_height), strict=True):
         color = ink(lines[name].get_color())
-        axes.text(1.015, height, _plain(name), transform=axes.transAxes, va="center_baseline", color=color)
+        axes.text(1.015, height, named(name), transform=axes.transAxes, va="center_baseline", color=color)
 
 
 def _spread(heights: Sequence[float], gap: float) -> np.ndarray:

@@ -13,10 +13,11 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from rvq_tutorial.course.plots.figure import COLORS, SERIES_COLORS, Figure, in_house_style, ink, place
+from rvq_tutorial.language import later, said
 
 _STYLES = {
-    "value": {"color": "#707070", "linewidth": 1.2, "mutation_scale": 13},
-    "gradient": {"color": SERIES_COLORS[0], "linewidth": 2.2, "mutation_scale": 17},
+    later("value"): {"color": "#707070", "linewidth": 1.2, "mutation_scale": 13},
+    later("gradient"): {"color": SERIES_COLORS[0], "linewidth": 2.2, "mutation_scale": 17},
 }
 _CANCELLING = {"color": ink(COLORS["codeword"]), "linestyle": (0, (3, 1.2))}
 _THICK = 3.0  # how much thicker an arrow is that arrives multiplied
@@ -55,7 +56,7 @@ def draw_graph(axes: Axes, boxes: Mapping[str, Box], arrows: Sequence[Arrow]) ->
         rounded = "round,pad=0,rounding_size=0.08"
         patch = FancyBboxPatch(corner, box.width, box.height, rounded, facecolor=color, alpha=0.45, edgecolor="none")
         axes.add_patch(patch)
-        axes.text(box.x, box.y, box.text, ha="center", va="center_baseline", linespacing=1.1)
+        axes.text(box.x, box.y, said(box.text), ha="center", va="center_baseline", linespacing=1.1)
     for arrow in arrows:
         _draw_arrow(axes, arrow, _way(boxes[arrow.start], boxes[arrow.end], arrow.bend))
 
@@ -63,20 +64,22 @@ def draw_graph(axes: Axes, boxes: Mapping[str, Box], arrows: Sequence[Arrow]) ->
 def legend(figure: Figure, arrows: Sequence[Arrow]) -> None:
     """Say below the graph what the kinds of arrow mean that occur in it."""
     lines = {
-        kind: Line2D([], [], color=style["color"], linewidth=style["linewidth"])
+        said(kind): Line2D([], [], color=style["color"], linewidth=style["linewidth"])
         for kind, style in _STYLES.items()
         if any(arrow.carries == kind and not (arrow.cut or arrow.cancels or arrow.times) for arrow in arrows)
     }
     if any(arrow.cut for arrow in arrows):
         style = {"color": _STYLES["gradient"]["color"], "linestyle": ":", "marker": "x", "markersize": 7}
-        lines["gradient, cut"] = Line2D([], [], markeredgecolor=ink(COLORS["codeword"]), markeredgewidth=2.4, **style)
+        lines[said("gradient, cut")] = Line2D(
+            [], [], markeredgecolor=ink(COLORS["codeword"]), markeredgewidth=2.4, **style
+        )
     if any(arrow.cancels for arrow in arrows):
         style = _STYLES["gradient"]
-        lines["gradients that cancel"] = Line2D([], [], linewidth=style["linewidth"], **_CANCELLING)
+        lines[said("gradients that cancel")] = Line2D([], [], linewidth=style["linewidth"], **_CANCELLING)
     if any(arrow.times for arrow in arrows):
         style = _STYLES["gradient"]
         thick = {"linewidth": _THICK * style["linewidth"], "solid_capstyle": "butt"}
-        lines["gradient, multiplied"] = Line2D([], [], color=style["color"], **thick)
+        lines[said("gradient, multiplied")] = Line2D([], [], color=style["color"], **thick)
     figure.legend(lines.values(), lines.keys(), loc="lower left", ncols=4, handlelength=2.2)
 
 
@@ -120,7 +123,7 @@ def _draw_arrow(axes: Axes, arrow: Arrow, way: np.ndarray) -> None:
     middle = way[len(way) // 2]
     if arrow.cut:
         axes.plot(*middle, "x", color=ink(COLORS["codeword"]), markersize=10, markeredgewidth=2.8, zorder=4)
-    words = f"× {arrow.times}" if arrow.times else arrow.label
+    words = f"× {said(arrow.times)}" if arrow.times else said(arrow.label)
     if words:
         along = way[-1] - way[0]
         out = np.array([-along[1], along[0]]) / np.hypot(*along)
@@ -129,19 +132,19 @@ def _draw_arrow(axes: Axes, arrow: Arrow, way: np.ndarray) -> None:
 
 
 _BOXES = {
-    "encoder": Box("encoder", 0.6, 1.3),
+    "encoder": Box(later("encoder"), 0.6, 1.3),
     "x": Box("x", 2.0, 1.3, "data", width=0.5),
-    "index": Box("index", 3.45, 1.3, width=0.7),
+    "index": Box(later("index"), 3.45, 1.3, width=0.7),
     "quantized": Box("x̂", 4.9, 1.3, "codeword", width=0.5),
-    "decoder": Box("decoder", 6.1, 1.3),
-    "loss": Box("loss", 7.35, 1.3, width=0.8),
-    "codebook": Box("codebook", 4.18, 0.3, "codeword"),
+    "decoder": Box(later("decoder"), 6.1, 1.3),
+    "loss": Box(later("loss"), 7.35, 1.3, width=0.8),
+    "codebook": Box(later("codebook"), 4.18, 0.3, "codeword"),
 }
 _FORWARD = [
     Arrow("encoder", "x"),
-    Arrow("x", "index", label="nearest"),
+    Arrow("x", "index", label=later("nearest")),
     Arrow("codebook", "index"),
-    Arrow("index", "quantized", label="look up"),
+    Arrow("index", "quantized", label=later("look up")),
     Arrow("codebook", "quantized"),
     Arrow("quantized", "decoder"),
     Arrow("decoder", "loss"),
@@ -154,12 +157,12 @@ _AROUND_THE_LOOKUP = [Arrow("quantized", "x", "gradient", bend=-0.32), Arrow("x"
 def lookup_graph(*, straight_through: bool) -> Figure:
     """What a lookup in the middle of a network hands on, and how far the decoder's gradient comes back."""
     if straight_through:
-        caption = (
+        caption = said(
             "Follow the gradient from the right: from x̂ it goes straight through to x, as if there were no lookup "
             "between them, and none of it goes to the codebook."
         )
     else:
-        caption = (
+        caption = said(
             "Follow the gradient from the right: it comes as far as x̂ and the codeword there. Nothing flows back "
             "through the index, so the encoder gets no gradient."
         )
@@ -178,21 +181,21 @@ def _lookup_arrows(straight_through: bool) -> list[Arrow]:
 def loss_graph() -> Figure:
     """Which of encoder, codebook and decoder each of a VQ-VAE's losses moves (van den Oord et al. 2017, eq. 3)."""
     boxes = {name: box._replace(y=box.y + 0.45) for name, box in _BOXES.items() if name != "index"} | {
-        "decoder": Box("decoder", 5.95, 1.75, width=0.8),
-        "loss": Box("reconstruction\nloss", 7.3, 1.75, width=1.15, height=0.55),
-        "codebook": Box("codebook", 4.9, 0.4, "codeword"),
-        "codebook loss": Box("codebook\nloss", 6.6, 0.4, width=0.9, height=0.55),
-        "commitment loss": Box("commitment\nloss", 2.0, 0.4, width=1.1, height=0.55),
+        "decoder": Box(later("decoder"), 5.95, 1.75, width=0.8),
+        "loss": Box(later("reconstruction\nloss"), 7.3, 1.75, width=1.15, height=0.55),
+        "codebook": Box(later("codebook"), 4.9, 0.4, "codeword"),
+        "codebook loss": Box(later("codebook\nloss"), 6.6, 0.4, width=0.9, height=0.55),
+        "commitment loss": Box(later("commitment\nloss"), 2.0, 0.4, width=1.1, height=0.55),
     }
     arrows = [
         *_TO_QUANTIZED,
         *_AROUND_THE_LOOKUP,
         Arrow("quantized", "codebook", "gradient", cut=True),
         Arrow("codebook loss", "codebook", "gradient"),
-        Arrow("commitment loss", "x", "gradient", label="times β"),
+        Arrow("commitment loss", "x", "gradient", label=later("times β")),
         Arrow("commitment loss", "codebook", "gradient", cut=True),
     ]
-    caption = (
+    caption = said(
         "Only gradients are drawn. The encoder hears two losses, the codebook and the decoder one each; the codebook "
         "loss reaches no x, the commitment loss no codeword."
     )
@@ -210,22 +213,31 @@ def _spoken(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> str:
     """The arrows in words, one kind after the other."""
     kinds: dict[str, list[str]] = {}
     for arrow in arrows:
-        start, end = (" ".join(boxes[name].text.split()) for name in (arrow.start, arrow.end))
-        more = f", × {arrow.times}" if arrow.times else f" ({arrow.label})" if arrow.label else ""
-        kind = f"{'Cut ' if arrow.cut else ''}{arrow.carries}s{' that cancel' if arrow.cancels else ''}"
-        kinds.setdefault(kind[0].upper() + kind[1:], []).append(f"from {start} to {end}{more}")
-    return " ".join(f"{kind} go {', '.join(ways)}." for kind, ways in kinds.items())
+        start, end = (" ".join(said(boxes[name].text).split()) for name in (arrow.start, arrow.end))
+        way = said("from {start} to {end}", start=start, end=end)
+        more = f", × {said(arrow.times)}" if arrow.times else f" ({said(arrow.label)})" if arrow.label else ""
+        kinds.setdefault(_KINDS[arrow.carries, arrow.cut, arrow.cancels], []).append(way + more)
+    return " ".join(said(kind, ways=said(", ").join(ways)) for kind, ways in kinds.items())
+
+
+# The sentence of each kind: what the arrow carries, whether it is cut, and whether it cancels.
+_KINDS = {
+    ("value", False, False): later("Values go {ways}."),
+    ("gradient", False, False): later("Gradients go {ways}."),
+    ("gradient", True, False): later("Cut gradients go {ways}."),
+    ("gradient", False, True): later("Gradients that cancel go {ways}."),
+}
 
 
 _STAGES = {
-    "encoder": Box("encoder", 0.55, 1.3, width=0.9),
+    "encoder": Box(later("encoder"), 0.55, 1.3, width=0.9),
     "x": Box("x = r₁", 2.2, 1.3, "data", width=0.75),
-    "first": Box("codeword\nof stage 1", 3.5, 0.3, "codeword", height=0.55),
+    "first": Box(later("codeword\nof stage 1"), 3.5, 0.3, "codeword", height=0.55),
     "residual": Box("r₂", 4.85, 1.3, "residual", width=0.55),
-    "second": Box("codeword\nof stage 2", 6.15, 0.3, "codeword", height=0.55),
+    "second": Box(later("codeword\nof stage 2"), 6.15, 0.3, "codeword", height=0.55),
     "quantized": Box("x̂", 7.5, 1.3, "reconstruction", width=0.5),
-    "first term": Box("commitment\nterm 1", 2.2, 2.35, height=0.55),
-    "second term": Box("commitment\nterm 2", 4.85, 2.35, height=0.55),
+    "first term": Box(later("commitment\nterm 1"), 2.2, 2.35, height=0.55),
+    "second term": Box(later("commitment\nterm 2"), 4.85, 2.35, height=0.55),
 }
 _TERMS = [Arrow("first term", "x", "gradient"), Arrow("second term", "residual", "gradient")]
 _THROUGH_BOTH = [
@@ -244,9 +256,10 @@ def residual_loop_graph(loop: Literal["silent", "loud", "right"]) -> Figure:
     add these outputs up. "right" subtracts and adds plain codewords, with one straight-through around them all.
     """
     if loop not in _LOOPS:
-        raise ValueError(f"loop must be one of {', '.join(map(repr, _LOOPS))}, got {loop!r}")
+        names = said(", ").join(map(repr, _LOOPS))
+        raise ValueError(said("{name} must be one of {names}, got {value!r}", name="loop", names=names, value=loop))
     arrows, caption = _LOOPS[loop]
-    return _graph(_STAGES, arrows, 2.75, caption)
+    return _graph(_STAGES, arrows, 2.75, said(caption))
 
 
 _LOOPS = {
@@ -254,12 +267,14 @@ _LOOPS = {
         [
             *_TERMS,
             *_THROUGH_BOTH,
-            Arrow("residual", "x", "gradient", cancels=True, label="times 1"),
-            Arrow("residual", "first", "gradient", cancels=True, label="times −1"),
+            Arrow("residual", "x", "gradient", cancels=True, label=later("times 1")),
+            Arrow("residual", "first", "gradient", cancels=True, label=later("times −1")),
             Arrow("x", "encoder", "gradient"),
         ],
-        "Whatever reaches r₂ comes to x twice, once times 1 and once, by way of stage 1, times −1: together nothing. "
-        "Term 2 is lost; x̂ is heard once, through stage 1.",
+        later(
+            "Whatever reaches r₂ comes to x twice, once times 1 and once, by way of stage 1, times −1: together "
+            "nothing. Term 2 is lost; x̂ is heard once, through stage 1."
+        ),
     ),
     "loud": (
         [
@@ -267,9 +282,11 @@ _LOOPS = {
             *_THROUGH_BOTH,
             Arrow("residual", "x", "gradient"),
             Arrow("residual", "first", "gradient", cut=True),
-            Arrow("x", "encoder", "gradient", times="2 from x̂"),
+            Arrow("x", "encoder", "gradient", times=later("2 from x̂")),
         ],
-        "Nothing cancels any more, and term 2 reaches x. But so does the gradient of x̂, once through each stage.",
+        later(
+            "Nothing cancels any more, and term 2 reaches x. But so does the gradient of x̂, once through each stage."
+        ),
     ),
     "right": (
         [
@@ -282,7 +299,9 @@ _LOOPS = {
             ],
             Arrow("x", "encoder", "gradient"),
         ],
-        "One straight-through around both stages brings the gradient of x̂ to x once; each term reaches x by way of its "
-        "own residual, and none of them a codeword.",
+        later(
+            "One straight-through around both stages brings the gradient of x̂ to x once; each term reaches x by way of "
+            "its own residual, and none of them a codeword."
+        ),
     ),
 }

@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from rvq_tutorial.language import said
+
 # One meaning a colour, through the whole course: the hues of Okabe and Ito's palette, dark enough to stand out from
 # white (3 : 1), and as far apart for colour-blind readers as that allows.
 COLORS = {
@@ -116,3 +118,8 @@ def _spelled(words: str) -> str:
 def ink(color: str) -> tuple[float, ...]:
     """The colour, dark enough to read as text on white."""
     return tuple(0.62 * channel for channel in mpl.colors.to_rgb(color))
+
+
+def named(name: str) -> str:
+    """A name that a notebook gives, as a reader sees it."""
+    return said(name.replace("_", " "))

@@ -12,8 +12,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.font_manager import FontProperties
 from torch import Tensor
 
-from rvq_tutorial.course.plots.figure import COLORS, MARKERS, PIXELS_PER_INCH, Figure, in_house_style, place
+from rvq_tutorial.course.plots.figure import COLORS, MARKERS, PIXELS_PER_INCH, Figure, in_house_style, named, place
 from rvq_tutorial.course.plots.plane import used_codewords
+from rvq_tutorial.language import said
 from rvq_tutorial.metrics import psnr
 from rvq_tutorial.search import nearest
 
@@ -26,25 +27,39 @@ def color_cube(photo: Tensor, codebook: Tensor | None = None) -> Figure:
     crosses in the cube. The cube shows at most 1,200 pixels, spread evenly over the photo.
     """
     if photo.ndim != 3 or len(photo) != 3:
-        raise ValueError(f"photo must be (3, H, W), got shape {tuple(photo.shape)}")
+        raise ValueError(said("photo must be (3, H, W), got shape {shape}", shape=tuple(photo.shape)))
     shown = photo = photo.detach().cpu().float()
     height, width = photo.shape[1:]
     pixels = photo.flatten(1).T
-    kind, words = "A photo", f"{height} × {width} pixels, {len(pixels.unique(dim=0)):,} different colours"
-    more = "Each dot is a pixel in its own colour; all greys lie on the line from black to white."
+    colours = len(pixels.unique(dim=0))
+    words = said(
+        "{height} × {width} pixels, {colours:,} different colours", height=height, width=width, colours=colours
+    )
+    alt = said("A photo and its pixels in the cube of all colours. {words}.", words=words)
+    more = said("Each dot is a pixel in its own colour; all greys lie on the line from black to white.")
     if codebook is not None:
         codebook = codebook.detach().cpu().float()
         size, indices = len(codebook), nearest(pixels, codebook)
         used, shown = used_codewords(indices, size).numpy(), codebook[indices].T.unflatten(1, (height, width))
-        bits = f"{math.log2(size):.3g} bit" + "s" * (size != 2)
-        kind, words = "A rebuilt photo, its palette", f"K = {size}: {bits} per pixel, PSNR {psnr(photo, shown):.1f} dB"
-        more = f"Crosses are codewords in their own colours, hollow if no pixel uses them: {(~used).sum()} of {size}."
+        bits = said("1 bit") if size == 2 else said("{bits:.3g} bits", bits=math.log2(size))
+        level = psnr(photo, shown)
+        words = said("K = {size}: {bits} per pixel, PSNR {level:.1f} dB", size=size, bits=bits, level=level)
+        alt = said("A rebuilt photo, its palette and its pixels in the cube of all colours. {words}.", words=words)
+        more = said(
+            "Crosses are codewords in their own colours, hollow if no pixel uses them: {unused} of {size}.",
+            unused=(~used).sum(),
+            size=size,
+        )
     # In inches, and so that a pixel of the photo is a square of whole screen pixels.
     wide, high = np.array([width, height]) * max(1, min(960 // width, 720 // height)) / PIXELS_PER_INCH
     top = max(high + 0.85, 3.9)
     greyness = (pixels - pixels.mean(1, keepdim=True)).norm(dim=1)
-    alt = f"{kind} and its pixels in the cube of all colours. {words}. Half of the pixels lie within "
-    alt += f"{greyness.median():.2g} of the line of greys, all within {greyness.max():.2g}."
+    greys = said(
+        "Half of the pixels lie within {half:.2g} of the line of greys, all within {all:.2g}.",
+        half=greyness.median(),
+        all=greyness.max(),
+    )
+    alt = f"{alt} {greys}"
     figure = Figure(wide + 4.0, top, alt=alt, caption=more)
     axes = place(figure, 0, top - high - 0.3, wide, high)
     axes.set_title(words, fontsize=10, pad=4)
@@ -63,14 +78,13 @@ VIEW = np.array([[0.848, 0.530, 0.0], [-0.216, 0.345, 0.914], [0.484, -0.775, 0.
 
 
 def _draw_cube(axes: Axes, pixels: Tensor) -> None:
-    outline = {"black": (0, 0, 0), "red": (1, 0, 0), "yellow": (1, 1, 0), "white": (1, 1, 1), "cyan": (0, 1, 1)}
-    outline["blue"] = (0, 0, 1)
-    corners = np.array(list(outline.values())) @ VIEW[:2].T
+    names = said("black"), said("red"), said("yellow"), said("white"), said("cyan"), said("blue")
+    corners = np.array([(0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1), (0, 1, 1), (0, 0, 1)]) @ VIEW[:2].T
     near, far = VIEW[:2] @ [1, 0, 1], VIEW[:2] @ [0, 1, 0]
     axes.fill(*corners.T, facecolor="#E8E8E8", edgecolor="#B0B0B0", linewidth=0.8, zorder=1)
     inner = [(near, corners[i]) for i in (1, 3, 5)] + [(far, corners[i]) for i in (0, 2, 4)]
     axes.add_collection(LineCollection(inner, colors="#B0B0B0", linewidths=0.8, linestyles=["-"] * 3 + [":"] * 3))
-    for name, corner, way in zip(outline, corners, corners - corners.mean(0), strict=True):
+    for name, corner, way in zip(names, corners, corners - corners.mean(0), strict=True):
         side = {"ha": "left" if way[0] > 0 else "right", "va": "bottom" if way[1] > 0 else "top"}
         axes.text(*(corner + 0.04 * way), name, fontsize=9, color="#444444", **side)
     right, up, near = VIEW @ pixels.T.numpy()
@@ -99,8 +113,12 @@ def photo_row(images: Tensor, titles: Sequence[str], *, caption: str = "") -> Fi
     images: (n, 3, H, W) in [0, 1]. titles: n strings of one or more lines. What does not fit gets a new row.
     """
     if images.ndim != 4 or images.shape[1] != 3 or not len(images) == len(titles) > 0:
-        raise ValueError(f"images must be (n, 3, H, W) with n titles, got {tuple(images.shape)} and {len(titles)}")
-    spoken = "; ".join(" ".join(title.split()) for title in titles)
+        shape = tuple(images.shape)
+        raise ValueError(
+            said("images must be (n, 3, H, W) with n titles, got {shape} and {titles}", shape=shape, titles=len(titles))
+        )
+    titles = [said(title) for title in titles]
+    spoken = said("; ").join(" ".join(title.split()) for title in titles)
     # In screen pixels: a photo is at least 350 wide, a row at most 1800, rows are as long as each other.
     count, _, height, width = images.shape
     gap = 24
@@ -110,8 +128,15 @@ def photo_row(images: Tensor, titles: Sequence[str], *, caption: str = "") -> Fi
     rows = math.ceil(count / max(1800 // cell_width, 1))
     columns = math.ceil(count / rows)
     inches = np.array([columns * cell_width, rows * cell_height, width * scale, height * scale]) / PIXELS_PER_INCH
-    arranged = f"{count} pictures in {rows} rows" if rows > 1 else "From left to right" if count > 1 else "One picture"
-    figure = Figure(*inches[:2], alt=f"{arranged}: {spoken}.", caption=caption)
+    if rows > 1:
+        alt = said("{count} pictures in {rows} rows: {titles}.", count=count, rows=rows, titles=spoken)
+    else:
+        alt = (
+            said("From left to right: {titles}.", titles=spoken)
+            if count > 1
+            else said("One picture: {titles}.", titles=spoken)
+        )
+    figure = Figure(*inches[:2], alt=alt, caption=caption)
     pixels = images.detach().cpu().float().clamp(0, 1).permute(0, 2, 3, 1).numpy()
     for i, (photo, title) in enumerate(zip(pixels, titles, strict=True)):
         corner = np.array([i % columns * cell_width, (rows - 1 - i // columns) * cell_height + gap])
@@ -136,17 +161,29 @@ def patch_rows(rows: Mapping[str, Tensor], *, caption: str) -> Figure:
     """
     first = next(iter(rows.values()))
     if any(patches.shape[1:] != first.shape[1:] or len(patches) > len(first) for patches in rows.values()):
-        raise ValueError(f"rows must hold at most {len(first)} pictures of shape {tuple(first.shape[1:])} each")
+        sizes = {"number": len(first), "shape": tuple(first.shape[1:])}
+        raise ValueError(said("rows must hold at most {number} pictures of shape {shape} each", **sizes))
+    rows = {named(name): patches for name, patches in rows.items()}
     count, _, height, width = first.shape
     gap, left = 8, max(map(_text_width, rows)) + 20  # in screen pixels, as all that follows
     scale = max(1, min((1780 - left) // count // width, 1150 // len(rows) // height, 14) - 1)
     cell_width, cell_height = scale * width + gap, max(scale * height + gap, 40)
     inches = np.array([left + count * cell_width, len(rows) * cell_height + gap]) / PIXELS_PER_INCH
     tints = {name: patches.mean((1, 2, 3)) for name, patches in rows.items()}
-    told = [f"{name}, from {tint.min():.2f} to {tint.max():.2f}" for name, tint in tints.items()]
+    told = [
+        said("{name}, from {low:.2f} to {high:.2f}", name=name, low=tint.min(), high=tint.max())
+        for name, tint in tints.items()
+    ]
     if len(told) > 4:
         told = [told[0], told[-1]]
-    alt = f"{len(rows)} rows of {count} pictures of {height} × {width} pixels. Their brightness: {'; '.join(told)}."
+    alt = said(
+        "{rows} rows of {count} pictures of {height} × {width} pixels. Their brightness: {told}.",
+        rows=len(rows),
+        count=count,
+        height=height,
+        width=width,
+        told=said("; ").join(told),
+    )
     figure = Figure(*inches, alt=alt, caption=caption)
     for row, (name, patches) in enumerate(rows.items()):
         bottom = (len(rows) - 1 - row) * cell_height + gap
@@ -168,7 +205,8 @@ def codeword_places(photo: Tensor, indices: Tensor, index: int, patch: Tensor) -
     size = patch.shape[-1]
     height, width = photo.shape[1:]
     if indices.ndim != 2 or indices.shape[0] * size < height or indices.shape[1] * size < width:
-        raise ValueError(f"indices must cover the photo, got {tuple(indices.shape)} for {height} × {width} pixels")
+        sizes = {"shape": tuple(indices.shape), "height": height, "width": width}
+        raise ValueError(said("indices must cover the photo, got {shape} for {height} × {width} pixels", **sizes))
     chosen = indices == index
     here = _enlarged(chosen[None, None], size)[0, :, :height, :width]
     faded = 0.72 + 0.2 * photo.mean(0, keepdim=True)
@@ -180,15 +218,26 @@ def codeword_places(photo: Tensor, indices: Tensor, index: int, patch: Tensor) -
     inches = np.array([side + width * scale + 60, max(height * scale, side) + 50]) / PIXELS_PER_INCH
     figure = Figure(
         *inches,
-        alt=f"Left, a patch of brightness {patch.mean():.2f}. Right, a faded photo, in colour only where that patch "
-        f"stands: {above:.0%} of these places in the upper half, {beside:.0%} in the left half.",
-        caption=f"Codeword {index}, decoded alone, and where it stands in the photo: at {chosen.sum()} of "
-        f"{chosen.numel():,} places, {share:.1%}.",
+        alt=said(
+            "Left, a patch of brightness {brightness:.2f}. Right, a faded photo, in colour only where that patch "
+            "stands: {above:.0%} of these places in the upper half, {beside:.0%} in the left half.",
+            brightness=patch.mean(),
+            above=above,
+            beside=beside,
+        ),
+        caption=said(
+            "Codeword {index}, decoded alone, and where it stands in the photo: at {places} of {all:,} places, "
+            "{share:.1%}.",
+            index=index,
+            places=chosen.sum(),
+            all=chosen.numel(),
+            share=share,
+        ),
     )
     top = inches[1] - 50 / PIXELS_PER_INCH
     for left, shown, times, name in (
-        (0, patch, side // size, f"codeword {index}"),
-        (side + 60, torch.where(here, photo, faded), scale, f"{chosen.sum()} places"),
+        (0, patch, side // size, said("codeword {index}", index=index)),
+        (side + 60, torch.where(here, photo, faded), scale, said("{places} places", places=chosen.sum())),
     ):
         wide, high = np.array([shown.shape[2], shown.shape[1]]) * times / PIXELS_PER_INCH
         axes = place(figure, left / PIXELS_PER_INCH, top - high, wide, high)

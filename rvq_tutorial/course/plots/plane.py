@@ -12,7 +12,8 @@ from scipy.spatial import Voronoi
 from torch import Tensor
 
 from rvq_tutorial.arguments import check_range, check_vectors
-from rvq_tutorial.course.plots.figure import COLORS, MARKERS, Figure, in_house_style, ink, place
+from rvq_tutorial.course.plots.figure import COLORS, MARKERS, Figure, in_house_style, ink, named, place
+from rvq_tutorial.language import later, said
 from rvq_tutorial.search import nearest
 
 
@@ -29,14 +30,19 @@ def voronoi(points: Tensor, codebook: Tensor, *, arrows: Tensor | None = None, t
     figure = Figure(
         5.6,
         5.9,
-        alt=f"{len(points)} points in the plane, {_fullness(indices, size)}.",
-        caption=f"A point belongs to the codeword in whose cell it lies. {used.sum()} of the {size} codewords are "
-        f"used; the mean squared error per dimension is {error:.3g}.",
+        alt=said("{points} points in the plane, {fullness}.", points=len(points), fullness=_fullness(indices, size)),
+        caption=said(
+            "A point belongs to the codeword in whose cell it lies. {used} of the {size} codewords are used; the mean "
+            "squared error per dimension is {error:.3g}.",
+            used=used.sum(),
+            size=size,
+            error=error,
+        ),
     )
     axes = place(figure, 0.6, 0.65, 4.9, 4.9)
-    axes.set_title(title or f"K = {size}, log₂ K = {math.log2(size):.3g} bits a point")
+    axes.set_title(title or said("K = {size}, log₂ K = {bits:.3g} bits a point", size=size, bits=math.log2(size)))
     _draw_cells(axes, points, codebook)
-    _draw_points(axes, points, "data", label="data")
+    _draw_points(axes, points, "data", label=said("data"))
     if arrows is not None:
         _draw_arrows(axes, points, _in_plane(arrows, "arrows"), "data")
     _draw_codewords(axes, codebook, used)
@@ -52,21 +58,28 @@ def cells_side_by_side(points: Tensor, codebooks: Mapping[str, Tensor]) -> Figur
     """
     points = _in_plane(points, "points")
     errors = {name: (points - book[nearest(points, book)]).square().mean() for name, book in codebooks.items()}
-    listed = ", ".join(f"{name} {error:.3g}" for name, error in errors.items())
-    told = [f"{name}: {_fullness(nearest(points, book), len(book))}" for name, book in codebooks.items()]
+    told = said(", ").join(f"{named(name)} {error:.3g}" for name, error in errors.items())
+    fullnesses = said("; ").join(
+        f"{named(name)}: {_fullness(nearest(points, book), len(book))}" for name, book in codebooks.items()
+    )
     side = 7.8 / len(codebooks)
     figure = Figure(
         7.8,
         side + 0.35,
-        alt=f"The same {len(points)} points in the cells of {len(codebooks)} codebooks. {'; '.join(told)}.",
-        caption=f"Mean squared error per dimension: {listed}.",
+        alt=said(
+            "The same {points} points in the cells of {number} codebooks. {fullnesses}.",
+            points=len(points),
+            number=len(codebooks),
+            fullnesses=fullnesses,
+        ),
+        caption=said("Mean squared error per dimension: {errors}.", errors=told),
     )
     for i, (name, codebook) in enumerate(codebooks.items()):
         axes = place(figure, i * side + 0.45, 0.6, side - 0.55, side - 0.55)
-        axes.set_title(name)
+        axes.set_title(named(name))
         _draw_cells(axes, points, codebook)
         _frame(axes, torch.cat([points, *codebooks.values()]))
-        _draw_points(axes, points, "data", label="data")
+        _draw_points(axes, points, "data", label=said("data"))
         _draw_codewords(axes, codebook, used_codewords(nearest(points, codebook), len(codebook)))
     known = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
@@ -93,19 +106,31 @@ def gradient_field(points: Tensor, codebook: Tensor, commitment_weight: float) -
     figure = Figure(
         5.6,
         6.3,
-        alt=f"Each of {len(points)} encoder outputs has an arrow towards its codeword, at most {longest[0]:.2g} long, "
-        f"and each of {used.sum()} codewords has one to the mean of its cell, at most {longest[1]:.2g} long.",
-        caption=f"The codebook loss pulls a codeword to the mean of its cell: {_mean_length(means[used]):.2g} away "
-        f"on average; {(~used).sum()} of the {size} are unused and feel no pull. The commitment loss pulls an "
-        f"output towards its codeword: by {commitment_weight * _mean_length(pull):.2g} on average, which is "
-        f"β = {commitment_weight:g} times the distance.",
+        alt=said(
+            "Each of {points} encoder outputs has an arrow towards its codeword, at most {pull:.2g} long, and each of "
+            "{used} codewords has one to the mean of its cell, at most {away:.2g} long.",
+            points=len(points),
+            pull=longest[0],
+            used=used.sum(),
+            away=longest[1],
+        ),
+        caption=said(
+            "The codebook loss pulls a codeword to the mean of its cell: {away:.2g} away on average; {unused} of the "
+            "{size} are unused and feel no pull. The commitment loss pulls an output towards its codeword: by "
+            "{pull:.2g} on average, which is β = {commitment_weight:g} times the distance.",
+            away=_mean_length(means[used]),
+            unused=(~used).sum(),
+            size=size,
+            pull=commitment_weight * _mean_length(pull),
+            commitment_weight=commitment_weight,
+        ),
     )
     axes = place(figure, 0.6, 1.05, 4.9, 4.9)
     axes.set_title(f"K = {size}, β = {commitment_weight:g}")
     _draw_cells(axes, points, codebook)
-    _draw_points(axes, points, "data", label="encoder output, pulled by the commitment loss")
+    _draw_points(axes, points, "data", label=said("encoder output, pulled by the commitment loss"))
     _draw_arrows(axes, points, commitment_weight * pull, "data")
-    _draw_codewords(axes, codebook, used, label="codeword, pulled by the codebook loss")
+    _draw_codewords(axes, codebook, used, label=said("codeword, pulled by the codebook loss"))
     _draw_arrows(axes, codebook[used], means[used], "codeword", width=0.006)
     figure.legend(loc="lower left")
     return figure
@@ -127,19 +152,33 @@ def codeword_paths(points: Tensor, path: Tensor) -> Figure:
     figure = Figure(
         5.6,
         5.9,
-        alt=f"The ways of {len(end)} codewords among {len(points)} points, from a random start. The longest way is "
-        f"{lengths.max():.2g} long, the middle one {lengths.median():.2g}.",
-        caption=f"From the small circles to the crosses: the mean squared error per dimension falls from "
-        f"{errors[0]:.2g} to {errors[1]:.2g}. {still} of the {len(end)} codewords hardly moved; {(~used).sum()} are "
-        "not used at the end.",
+        alt=said(
+            "The ways of {size} codewords among {points} points, from a random start. The longest way is "
+            "{longest:.2g} long, the middle one {middle:.2g}.",
+            size=len(end),
+            points=len(points),
+            longest=lengths.max(),
+            middle=lengths.median(),
+        ),
+        caption=said(
+            "From the small circles to the crosses: the mean squared error per dimension falls from {first:.2g} to "
+            "{last:.2g}. {still} of the {size} codewords hardly moved; {unused} are not used at the end.",
+            first=errors[0],
+            last=errors[1],
+            still=still,
+            size=len(end),
+            unused=(~used).sum(),
+        ),
     )
     axes = place(figure, 0.6, 0.65, 4.9, 4.9)
-    axes.set_title(f"{len(end)} codewords on their way")
+    axes.set_title(said("{size} codewords on their way", size=len(end)))
     _draw_cells(axes, torch.cat([points, start]), end)
-    _draw_points(axes, points, "data", label="data")
+    _draw_points(axes, points, "data", label=said("data"))
     ways = path.transpose(0, 1).numpy()
     axes.add_collection(LineCollection(ways, colors=COLORS["codeword"], linewidths=1.2, zorder=3), autolim=False)
-    axes.scatter(*start.numpy().T, s=16, facecolors="white", edgecolors=COLORS["codeword"], label="start", zorder=4)
+    axes.scatter(
+        *start.numpy().T, s=16, facecolors="white", edgecolors=COLORS["codeword"], label=said("start"), zorder=4
+    )
     _draw_codewords(axes, end, used)
     figure.legend(loc="lower left", ncols=4)
     return figure
@@ -157,28 +196,32 @@ def sliding_cells(points: Tensor, codebook: Tensor, share: float) -> Figure:
     moved, places = points - share * codebook[indices], (1 - share) * codebook
     spread = [around.square().mean().sqrt().item() for around in (points, moved)]
     if share == 0:
-        alt = f"{len(points)} points around {size} codewords, each cell in its own tint and place."
+        sentence = later("{points} points around {size} codewords, each cell in its own tint and place.")
     elif share < 1:
-        alt = f"{size} cells of points, a tint each, that overlap more the nearer they come to the origin."
+        sentence = later("{size} cells of points, a tint each, that overlap more the nearer they come to the origin.")
     else:
-        alt = f"{size} cells of points lie on top of each other around the origin, their tints mixed."
+        sentence = later("{size} cells of points lie on top of each other around the origin, their tints mixed.")
     if share < 1:
-        caption = f"The codewords have gone {share:.0%} of the way to the origin, and each took its cell along."
+        caption = said(
+            "The codewords have gone {share:.0%} of the way to the origin, and each took its cell along.", share=share
+        )
     else:
-        caption = (
-            f"All {size} codewords lie at the origin, and around them the residuals. The root of their mean square per "
-            f"dimension is {spread[1]:.2g}; that of the points was {spread[0]:.2g}."
+        caption = said(
+            "All {size} codewords lie at the origin, and around them the residuals. The root of their mean square per "
+            "dimension is {residuals:.2g}; that of the points was {points:.2g}.",
+            size=size,
+            residuals=spread[1],
+            points=spread[0],
         )
     figure = Figure(
         5.6,
         5.9,
-        alt=alt,
+        alt=said(sentence, points=len(points), size=size),
         caption=caption,
     )
     axes = place(figure, 0.6, 0.65, 4.9, 4.9)
-    axes.set_title(
-        "The cells as they lie" if share == 0 else f"x − {share:.1f} c" if share < 1 else "The residuals, x − c"
-    )
+    ends = {0: said("The cells as they lie"), 1: said("The residuals, x − c")}
+    axes.set_title(ends.get(share, f"x − {share:.1f} c"))
     _frame(axes, torch.cat([points, codebook, torch.zeros(1, 2)]))
     for start, stop in zip(codebook.tolist(), places.tolist(), strict=True):
         axes.plot(*zip(start, stop, strict=True), color="#C8C8C8", linewidth=0.8, zorder=1)
@@ -205,18 +248,23 @@ def codebook_moments(points: Tensor, moments: Mapping[str, Tensor], index: int, 
     points = _in_plane(points, "points")
     moments = {title: _in_plane(codebook, "moments") for title, codebook in moments.items()}
     everything = torch.cat([points, *moments.values()])
-    places = [f"{title}, at {x:.2g}, {y:.2g}" for title, (x, y) in ((t, c[index].tolist()) for t, c in moments.items())]
+    places = said("; ").join(
+        said("{title}, at {x:.2g}, {y:.2g}", title=said(title), x=x, y=y)
+        for title, (x, y) in ((title, codebook[index].tolist()) for title, codebook in moments.items())
+    )
     figure = Figure(
         8.9,
         3.7,
-        alt=f"Where the ringed codeword stands among {len(points)} points: {'; '.join(places)}.",
+        alt=said(
+            "Where the ringed codeword stands among {points} points: {places}.", points=len(points), places=places
+        ),
         caption=caption,
     )
     before = None
     for axes, (title, codebook) in zip(figure.subplots(1, len(moments), sharey=True), moments.items(), strict=True):
-        axes.set_title(title)
+        axes.set_title(said(title))
         _frame(axes, everything)
-        _draw_points(axes, points, "data", label="vector of the batch")
+        _draw_points(axes, points, "data", label=said("vector of the batch"))
         _draw_codewords(axes, codebook, used_codewords(nearest(points, codebook), len(codebook)))
         ring = {"s": 200, "facecolors": "none", "edgecolors": COLORS["bound"], "linewidths": 1.4, "zorder": 5}
         axes.scatter(*codebook[index].numpy(), **ring)
@@ -240,24 +288,56 @@ def residual_stages(points: Tensor, codebooks: Tensor, num_quantizers: int) -> F
     codebooks = torch.stack([_in_plane(codebook, "codebooks") for codebook in codebooks])
     stages, size, _ = codebooks.shape
     if not 1 <= num_quantizers <= stages:
-        raise ValueError(f"num_quantizers must be 1 to {stages}, as there are codebooks, got {num_quantizers}")
+        raise ValueError(
+            said(
+                "num_quantizers must be 1 to {stages}, as there are codebooks, got {num_quantizers}",
+                stages=stages,
+                num_quantizers=num_quantizers,
+            )
+        )
     residuals = _residuals(points, codebooks[:num_quantizers])
     errors = [residual.square().mean().item() for residual in residuals]
     roots = [f"{error**0.5:.2g}" for error in errors]
     rows, columns, title_height = math.ceil(stages / 4), min(stages, 4), 0.5
     side = (8.45 - (rows - 1) * title_height) / (rows + columns)  # a stage's share of the width, in inches
+    caption = said(
+        "A stage quantizes what the stages before it left over, drawn at its own scale; rms is the root of the mean "
+        "square per dimension. That mean falls from {first:.2g} to {second:.2g} in one stage.",
+        first=errors[0],
+        second=errors[1],
+    )
+    if num_quantizers > 1:
+        caption = said(
+            "A stage quantizes what the stages before it left over, drawn at its own scale; rms is the root of the "
+            "mean square per dimension. That mean falls from {first:.2g} to {second:.2g} in one stage and to "
+            "{last:.2g} in {num_quantizers}.",
+            first=errors[0],
+            second=errors[1],
+            last=errors[-1],
+            num_quantizers=num_quantizers,
+        )
     whole = rows * (side + title_height) - title_height - 0.15
     figure = Figure(
         9.0,
         whole + 1.45,
-        alt=f"{len(points)} points, and upon them what {num_quantizers} of {stages} stages rebuild, off by an rms of "
-        f"{roots[-1]}. What comes into the stages shrinks: rms {', '.join(roots[:-1])}.",
-        caption="A stage quantizes what the stages before it left over, drawn at its own scale; rms is the root "
-        f"of the mean square per dimension. That mean falls from {errors[0]:.2g} to {errors[1]:.2g} in one stage"
-        + (f" and to {errors[-1]:.2g} in {num_quantizers}." if num_quantizers > 1 else "."),
+        alt=said(
+            "{points} points, and upon them what {num_quantizers} of {stages} stages rebuild, off by an rms of {last}. "
+            "What comes into the stages shrinks: rms {roots}.",
+            points=len(points),
+            num_quantizers=num_quantizers,
+            stages=stages,
+            last=roots[-1],
+            roots=said(", ").join(roots[:-1]),
+        ),
+        caption=caption,
     )
-    bits = f"M log₂ K = {num_quantizers * math.log2(size):.3g} bits a point"
-    figure.text(0.01, 0.98, f"stages M = {num_quantizers}, codewords K = {size}: {bits}", va="top", fontsize=11)
+    title = said(
+        "stages M = {num_quantizers}, codewords K = {size}: M log₂ K = {bits:.3g} bits a point",
+        num_quantizers=num_quantizers,
+        size=size,
+        bits=num_quantizers * math.log2(size),
+    )
+    figure.text(0.01, 0.98, title, va="top", fontsize=11)
     _draw_rebuilt(place(figure, 0.6, 0.65, whole, whole), points, residuals[-1])
     for stage in range(stages):
         left = 0.75 + whole + stage % columns * side
@@ -277,21 +357,22 @@ def _residuals(points: Tensor, codebooks: Tensor) -> list[Tensor]:
 
 
 def _draw_rebuilt(axes: Axes, points: Tensor, error: Tensor) -> None:
-    axes.set_title(f"Rebuilt\nrms error {error.square().mean().sqrt():.2g}", fontsize=10)
+    axes.set_title(said("Rebuilt\nrms error {rms:.2g}", rms=error.square().mean().sqrt()), fontsize=10)
     _frame(axes, points)
-    _draw_points(axes, points, "data", label="data", area=14)
-    _draw_points(axes, points - error, "reconstruction", label="reconstruction", area=10)
+    _draw_points(axes, points, "data", label=said("data"), area=14)
+    _draw_points(axes, points - error, "reconstruction", label=said("reconstruction"), area=10)
 
 
 def _draw_stage(axes: Axes, stage: int, residuals: Sequence[Tensor], codebook: Tensor) -> None:
     if stage >= len(residuals) - 1:
-        axes.set_title(f"Stage {stage + 1}\nnot used", fontsize=10, color=ink(COLORS["unused"]))
+        axes.set_title(said("Stage {stage}\nnot used", stage=stage + 1), fontsize=10, color=ink(COLORS["unused"]))
         axes.spines[:].set_visible(False)
     else:
         residual, role = residuals[stage], "residual" if stage else "data"
-        axes.set_title(f"Stage {stage + 1}\nrms {residual.square().mean().sqrt():.2g}", fontsize=10)
+        rms = residual.square().mean().sqrt()
+        axes.set_title(said("Stage {stage}\nrms {rms:.2g}", stage=stage + 1, rms=rms), fontsize=10)
         _frame(axes, torch.cat([residual, codebook]))
-        _draw_points(axes, residual, role, label=role, area=4)
+        _draw_points(axes, residual, role, label=named(role), area=4)
         _draw_codewords(axes, codebook, used_codewords(nearest(residual, codebook), len(codebook)), scale=0.3)
     axes.set(xticks=[], yticks=[])
 
@@ -299,7 +380,8 @@ def _draw_stage(axes: Axes, stage: int, residuals: Sequence[Tensor], codebook: T
 def _in_plane(points: Tensor, name: str) -> Tensor:
     check_vectors(points, name)
     if points.ndim != 2 or points.shape[1] != 2:
-        raise ValueError(f"{name} must be in the plane, (N, 2), got shape {tuple(points.shape)}")
+        shape = tuple(points.shape)
+        raise ValueError(said("{name} must be in the plane, (N, 2), got shape {shape}", name=name, shape=shape))
     return points.detach().cpu().float()
 
 
@@ -310,7 +392,10 @@ def used_codewords(indices: Tensor, size: int) -> Tensor:
 def _fullness(indices: Tensor, size: int) -> str:
     """How the points share the cells, in words."""
     counts = torch.bincount(indices, minlength=size)
-    return f"{counts.max()} in the fullest of {size} cells, {counts.min() or 'none'} in the emptiest"
+    least = counts.min() or said("none")
+    return said(
+        "{most} in the fullest of {size} cells, {least} in the emptiest", most=counts.max(), size=size, least=least
+    )
 
 
 def _mean_length(vectors: Tensor) -> float:
@@ -340,12 +425,14 @@ def _draw_points(axes: Axes, points: Tensor, role: str, *, label: str, area: flo
     axes.scatter(*points.numpy().T, s=area, label=label, **style)
 
 
-def _draw_codewords(axes: Axes, codebook: Tensor, used: Tensor, *, label: str = "codeword", scale: float = 1.0) -> None:
+def _draw_codewords(axes: Axes, codebook: Tensor, used: Tensor, *, label: str = "", scale: float = 1.0) -> None:
     style = {"marker": MARKERS["codeword"], "edgecolors": "white", "linewidths": 0.6, "zorder": 4}
     area = scale * 320 / max(len(codebook), 16) ** 0.5
+    label = label or said("codeword")
     axes.scatter(*codebook[used].numpy().T, s=area, color=COLORS["codeword"], label=label, **style)
     if not used.all():
-        axes.scatter(*codebook[~used].numpy().T, s=area, color=COLORS["unused"], label="unused codeword", **style)
+        label = said("unused codeword")
+        axes.scatter(*codebook[~used].numpy().T, s=area, color=COLORS["unused"], label=label, **style)
 
 
 def _draw_arrows(axes: Axes, starts: Tensor, arrows: Tensor, role: str, *, width: float = 0.0025) -> None:
