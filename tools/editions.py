@@ -36,6 +36,7 @@ if find_spec("rvq_tutorial") is None:
 
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION$", re.MULTILINE | re.DOTALL)
 MARKER = re.compile(r"^ *### (BEGIN|END) SOLUTION\n?", re.MULTILINE)
+NAME = re.compile(r"^def (\w+)", re.MULTILINE)
 
 
 class SourceError(ValueError):
@@ -58,10 +59,14 @@ def repository() -> str:
 
 
 def learner_edition(topic: str) -> NotebookNode:
-    """What a learner opens, not yet executed: stubs, folded hints, folded solutions."""
+    """What a learner opens, not yet executed: stubs, folded hints, and all solutions at the very end.
+
+    There they are out of sight on GitHub, too, which unfolds everything and follows no link: its text names the place.
+    """
     notebook = _assembled(topic)
-    _take_solutions_out(topic, notebook.cells)
-    notebook.cells = list(_for_readers(notebook.cells))
+    solutions = _take_solutions_out(topic, notebook.cells)
+    last = "## Solutions\n\nOne right answer to each exercise. Another may be as good: the check decides."
+    notebook.cells = [*_for_readers(notebook.cells), new_markdown_cell(last, id="solutions"), *solutions]
     return notebook
 
 
@@ -88,8 +93,9 @@ def solved_rehearsal(topic: str) -> NotebookNode:
     return notebook
 
 
-def _take_solutions_out(topic: str, cells: list[NotebookNode]) -> None:
-    """Put a stub in the place of each solution, and fold the solution below the hint."""
+def _take_solutions_out(topic: str, cells: list[NotebookNode]) -> list[NotebookNode]:
+    """Put a stub in the place of each solution; give a cell for each solution, with links from the hint and back."""
+    solutions = []
     for index, cell in enumerate(cells):
         if not tagged(cell, "exercise"):
             continue
@@ -97,9 +103,15 @@ def _take_solutions_out(topic: str, cells: list[NotebookNode]) -> None:
             raise SourceError(f"{topic}: this exercise has no solution between its markers:\n{cell.source}")
         if index + 1 == len(cells) or not tagged(cells[index + 1], "hint"):
             raise SourceError(f"{topic}: no cell tagged 'hint' follows this exercise:\n{cell.source}")
-        solution = _fenced(_without_markers(cell.source))
+        name, hint = NAME.search(cell.source)[1], cells[index + 1]
+        solution = new_markdown_cell(id=f"solution-{name}")
+        back = _link("Back to the exercise", hint)
+        folded = _folded("Solution", f"{_fenced(_without_markers(cell.source))}\n\n{back}")
+        solution.source = f"### {_place(solution)}{name}\n\n{folded}"
+        solutions.append(solution)
+        hint.source += f"\n\nThe solution stands at the end of the notebook, under {_link(name, solution)}."
         cell.source = SOLUTION.sub(r"\1...  # your code here", cell.source)
-        cells[index + 1].source += "\n\n" + _folded("Solution", solution)
+    return solutions
 
 
 def _solved(topic: str) -> NotebookNode:
@@ -146,7 +158,7 @@ def _assembled(topic: str) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata = {key: cell.metadata[key] for key in ("tags",) if key in cell.metadata}
         if tagged(cell, "hint"):
-            cell.source = _folded("Hint", cell.source)
+            cell.source = _folded(f"{_place(cell)}Hint", cell.source)
     badge = BADGE.format(repository=repository(), topic=topic)
     first.source = f"{title}\n\n{badge}\n\n{opening.lstrip()}".rstrip()
     bootstrap = new_code_cell(BOOTSTRAP.format(repository=repository()), id="bootstrap")
@@ -174,6 +186,16 @@ def _copy(cell: NotebookNode, name: str) -> NotebookNode:
 def _folded(summary: str, text: str) -> str:
     # Without the blank lines the text inside would not be read as markdown.
     return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
+def _link(text: str, cell: NotebookNode) -> str:
+    """A link to the cell, which has a `_place` in it. Colab follows no other than #scrollTo=<the cell's id>."""
+    return f"[{text}](#scrollTo={cell.id})"
+
+
+def _place(cell: NotebookNode) -> str:
+    """What a link to the cell leads to: for Jupyter and nbviewer, and for VS Code, which lowers links as headings."""
+    return f'<a id="scrollTo={cell.id}"></a><a id="scrollto{cell.id.lower()}"></a>'
 
 
 def _identify(cells: list[NotebookNode]) -> None:

@@ -2,10 +2,11 @@
 
 Words at a pace for technical prose, and some seconds for each line of code and each picture. Measured once: readers
 took 55 to 65 minutes for four notebooks that this rule puts at 49 to 56, and 45 to 60 for three at 52 to 64. Exercises
-are timed by their own headings; what is folded and the list of sources at the end are not read.
+are timed by their own headings; what is folded, the list of sources and the solutions at the end are not read.
 """
 
 import re
+from itertools import takewhile
 
 from nbformat import NotebookNode
 
@@ -23,7 +24,7 @@ def minutes(notebook: NotebookNode) -> float:
     """Minutes to read an executed notebook, without its exercises."""
     words = lines = pictures = 0
     skipped = False
-    for cell in notebook.cells:
+    for cell in takewhile(lambda cell: not cell.source.startswith("## Solutions"), notebook.cells):
         if cell.cell_type == "markdown":
             for part in HEADING.split(FOLDED.sub("", cell.source)):
                 if part.startswith(("## ", "### ")):

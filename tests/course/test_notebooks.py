@@ -134,21 +134,37 @@ def committed(built: Course, course: Course) -> Course:
     return course
 
 
-def test_a_learner_gets_a_stub_and_a_folded_hint_and_solution(built: Course) -> None:
+def test_a_learner_gets_a_stub_and_a_folded_hint_and_the_solution_at_the_very_end(built: Course) -> None:
     cells = nbformat.read(built.notebook, as_version=4).cells
     assert cells[4].source == 'def half(x):\n    """Half of x."""\n    ...  # your code here'
-    hint, solution = cells[5].source.split("\n\n<details>")
-    assert hint == "<details><summary>Hint</summary>\n\nDivide.\n\n</details>"
-    assert "```python\ndef half(x):" in solution and "    return result\n```" in solution
-    assert not any("result" in cell.source or "###" in cell.source for cell in cells if cell.cell_type == "code")
+    hint = r"<details><summary>.*Hint</summary>\n\nDivide\.\n\n</details>\n\nThe solution stands at .*"
+    assert re.fullmatch(hint, cells[5].source)
     assert cells[6].outputs[0].text == "not solved yet\n"
+    *others, heading, solution = cells
+    assert heading.source.startswith("## Solutions\n")
+    assert re.match("### .*half\n\n<details><summary>Solution</summary>\n\n```python\ndef half", solution.source)
+    assert "    return result\n```\n\n" in solution.source and solution.source.endswith("\n\n</details>")
+    assert not any("result" in cell.source or "# BEGIN" in cell.source for cell in others)
+
+
+def test_every_viewer_finds_the_way_from_a_hint_to_the_solution_and_back(built: Course) -> None:
+    """Each by its own rule. (GitHub has none; JupyterLab is asked itself, in the browser.)"""
+    cells = nbformat.read(built.notebook, as_version=4).cells
+    hint, solution = cells[5], cells[-1]
+    for start, end in [(hint, solution), (solution, hint)]:
+        ((text, target),) = re.findall(r"\[([\w ]+)\]\(#([^)]+)\)", start.source)
+        assert text in ("half", "Back to the exercise")
+        assert target == f"scrollTo={end.id}"  # Colab
+        ids = re.findall(r' id="([^"]+)"', end.source)
+        assert target in ids  # nbviewer, Jupyter, and VS Code until 2022
+        assert re.sub(r"[^\w-]", "", target.lower()) in ids  # VS Code makes a heading's id of every link
 
 
 def test_a_learner_gets_no_claims_and_what_is_for_doubters_is_folded(built: Course) -> None:
     cells = nbformat.read(built.notebook, as_version=4).cells
     assert not any("assert" in cell.source for cell in cells)
     folded = "<details><summary>For doubters: Is it exact?</summary>\n\nIt is.\n\n```python\n_quarter = 3 / 2 / 2\n```"
-    assert [cell.source for cell in cells[-3:-1]] == [f"{folded}\n\n</details>", "The end."]
+    assert [cell.source for cell in cells[7:9]] == [f"{folded}\n\n</details>", "The end."]
 
 
 def test_the_solved_edition_has_the_solution_and_no_outputs(built: Course, tmp_path: Path) -> None:
@@ -188,6 +204,8 @@ def test_the_time_to_read_is_that_of_words_code_and_pictures_without_exercises_a
         new_code_cell("check.f(f)"),
         new_code_cell("z = f(\n    3\n)"),
         new_markdown_cell("## Where to read on\n\n- " + 500 * "source "),
+        new_markdown_cell("## Solutions\n\n" + 500 * "word "),
+        new_markdown_cell("### f\n\n" + 500 * "word "),
     ]
     notebook = new_notebook(cells=cells)
     # 159 words of the first text and 1 of "## Next", 4 lines that are more than brackets, 1 picture
@@ -208,7 +226,7 @@ def test_the_time_that_a_notebook_states_was_measured_when_it_was_built(path: Pa
 def test_outputs_are_what_a_reader_should_see(built: Course) -> None:
     notebook = nbformat.read(built.notebook, as_version=4)
     assert notebook.cells[2].outputs == [{"output_type": "stream", "name": "stdout", "text": "step 2"}]
-    assert set(notebook.cells[-1].outputs[0].data) == {"text/html", "text/plain"}
+    assert set(notebook.cells[9].outputs[0].data) == {"text/html", "text/plain"}
     assert set(notebook.metadata) == {"kernelspec", "language_info", "run_time_seconds"}
     assert not any("execution" in cell.metadata for cell in notebook.cells)
 
@@ -312,7 +330,7 @@ def _twice_as_fast(notebook: NotebookNode) -> None:
     [
         (_cleared, "cell 2 .* was never executed"),
         (_retitled, "cell 1 .*Halves.* differs"),
-        (_shortened, "cell 10 .* differs"),
+        (_shortened, "cell 12 .* differs"),
         (_retagged, "cell 5 .*def half.* differs"),
         (_with_widget_state, "metadata"),
         (_of_another_length, "cell 1 .*Halves.* differs"),
