@@ -11,8 +11,11 @@ SAME = "same"  # a remark on an entry whose translation is meant to be the Engli
 DAY = re.compile(r"\{day[^}]*\}")  # a date has parts of its own in every language
 
 
+FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$]+\$")
+
+
 def _formulas(text: str) -> list[str]:
-    return [re.sub(r"\\text\{[^}]*\}", r"\\text", formula) for formula in re.findall(r"\$\$.*?\$\$|\$[^$]+\$", text)]
+    return [re.sub(r"\\text\{[^}]*\}", r"\\text", formula) for formula in FORMULA.findall(text)]
 
 
 def _code(text: str) -> list[str]:
@@ -20,7 +23,7 @@ def _code(text: str) -> list[str]:
 
 
 def _facts(text: str) -> list[str]:
-    return [DAY.sub("{day}", fact) for fact in re.findall(r"\{\{?[^{}]*\}\}?", text)]
+    return [DAY.sub("{day}", fact) for fact in re.findall(r"\{\{?[^{}]*\}\}?", FORMULA.sub(" ", text))]
 
 
 def _numbers(text: str) -> list[str]:
