@@ -8,3 +8,7 @@ need(__name__, "course", "babel", "IPython", "ipywidgets", "matplotlib", "scipy"
 
 # The notebooks start from random codewords on purpose, to see what becomes of them.
 warnings.filterwarnings("ignore", message=".*has random codewords")
+
+from rvq_tutorial.course.languages import use
+
+__all__ = ["use"]

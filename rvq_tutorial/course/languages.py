@@ -1,9 +1,13 @@
-"""The language that the course speaks: English, or one of those in `locale`, each a folder of catalogues (PO files)."""
+"""The language that the course speaks: English, or one of those in `locale`.
+
+Each is a folder of catalogues, gettext's PO files, and of a font where pictures need other letters than Latin ones.
+"""
 
 import functools
 from pathlib import Path
 
 from rvq_tutorial import language as package
+from rvq_tutorial.course.plots.figure import add_letters
 
 ENGLISH = "en"
 LOCALE = Path(__file__).with_name("locale")
@@ -20,8 +24,12 @@ def use(language: str) -> None:
     there_are = ENGLISH, *sorted({path.parent.name for path in LOCALE.glob("*/*.po")})
     if language not in there_are:
         names = package.said(", ").join(map(repr, there_are))
-        sentence = package.said("{name} must be one of {names}, got {value!r}", name="language", names=names, value=language)
+        sentence = package.said(
+            "{name} must be one of {names}, got {value!r}", name="language", names=names, value=language
+        )
         raise ValueError(sentence)
+    for font in LOCALE.glob(f"{language}/*.otf"):
+        add_letters(font)
     package.speak(_words(language))
 
 

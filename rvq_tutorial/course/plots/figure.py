@@ -4,12 +4,14 @@ import base64
 import html
 import io
 import re
+from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.font_manager import FontProperties, fontManager
 from PIL import Image
 
 from rvq_tutorial.language import said
@@ -34,32 +36,31 @@ SERIES_MARKERS = "^v<>P"
 CSS_DPI = 100  # one inch of a figure is 100 CSS pixels, so that 10 points are as large as a notebook's text
 PIXELS_PER_INCH = 2 * CSS_DPI  # drawn at twice the size, to be crisp on dense screens
 
-in_house_style = mpl.rc_context(
-    {
-        "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters everywhere
-        "font.size": 10,
-        "figure.titlesize": 11,
-        "axes.titlesize": 11,
-        "axes.titlelocation": "left",
-        "axes.labelsize": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.linewidth": 0.6,
-        "axes.edgecolor": "#444444",
-        "xtick.labelsize": 9,
-        "ytick.labelsize": 9,
-        "xtick.major.width": 0.6,
-        "ytick.major.width": 0.6,
-        "xtick.minor.width": 0.4,
-        "ytick.minor.width": 0.4,
-        "legend.fontsize": 9,
-        "legend.frameon": False,
-        "legend.handlelength": 1.0,
-        "legend.handletextpad": 0.4,
-        "legend.markerscale": 1.3,
-        "lines.linewidth": 1.8,
-    }
-)
+_STYLE = {
+    "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same letters everywhere
+    "font.size": 10,
+    "figure.titlesize": 11,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "#444444",
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "legend.handlelength": 1.0,
+    "legend.handletextpad": 0.4,
+    "legend.markerscale": 1.3,
+    "lines.linewidth": 1.8,
+}
+in_house_style = mpl.rc_context(_STYLE)
 
 
 class Figure(matplotlib.figure.Figure):
@@ -94,7 +95,8 @@ class Figure(matplotlib.figure.Figure):
         return {"text/html": picture, "text/plain": self.alt}
 
     def _pixels(self) -> Image.Image:
-        self.canvas.draw()
+        with mpl.rc_context({"font.family": _STYLE["font.family"]}):  # some labels are only made while drawing
+            self.canvas.draw()
         return Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
 
 
@@ -113,6 +115,14 @@ def place(figure: Figure, left: float, bottom: float, width: float, height: floa
 def _spelled(words: str) -> str:
     """The words with a minus before each negative number: a hyphen is not read out."""
     return re.sub(r"(?<!\w)-(?=\d)", "−", words)
+
+
+def add_letters(font: str | Path) -> None:
+    """Take letters that the pictures' own font has not from the font in this file, from here on."""
+    name = FontProperties(fname=font).get_name()
+    if name not in _STYLE["font.family"]:
+        fontManager.addfont(font)
+        _STYLE["font.family"].append(name)
 
 
 def ink(color: str) -> tuple[float, ...]:
