@@ -10,7 +10,6 @@ import platform
 import warnings
 from datetime import date
 from importlib.metadata import version
-from pathlib import Path
 
 import faiss
 import matplotlib
@@ -18,11 +17,10 @@ import torch
 
 from benchmarks import works
 from benchmarks.fingerprint import fingerprint
-from benchmarks.report import plot, table
+from benchmarks.report import RESULTS, plot, processor, table
 
 warnings.filterwarnings("ignore", message=".*has random codewords")  # the clock doesn't ask where they lie
 
-RESULTS = Path(__file__).parent / "results"
 THREADS = 2
 PACKAGES = "torch", "numpy", "faiss-cpu", "scikit-learn", "vector-quantize-pytorch"
 
@@ -31,17 +29,10 @@ def heading() -> str:
     """How the figures came about: machine, versions, date."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
-        f"`python -m benchmarks`, {date.today()}, on {_processor()}, {THREADS} threads of {os.cpu_count()} cores; "
+        f"`python -m benchmarks`, {date.today()}, on {processor()}, {THREADS} threads of {os.cpu_count()} cores; "
         f"Python {platform.python_version()}, {versions}. Fingerprint of the code: {fingerprint()}.\n\n"
         "Medians; in brackets, times ours; below, the range of the middle half. All contenders of a row run in turn.\n"
     )
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]} ({platform.machine()})" if names else platform.machine()
 
 
 def main() -> None:

@@ -1,10 +1,13 @@
 """Measurements as a table for reading and a plot for looking."""
 
+import platform
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass
@@ -81,3 +84,11 @@ def plot(sections: list[Section], path: Path) -> None:
     axes[-1].set(xscale="log", xlim=(0.1, 130), xticks=[])
     axes[-1].minorticks_off()
     figure.savefig(path, dpi=120)
+
+
+def processor() -> str:
+    """The name of the one that runs this, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]} ({platform.machine()})" if names else platform.machine()

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -45,24 +46,49 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CROP_SCALES = (1.0, 0.71, 0.5)
 
 
-class Photos(NamedTuple):
-    """Photographs by name, each (3, H, W), float32 in [0, 1]; nothing is ever fitted on the held-out ones."""
+class Album(Mapping[str, Tensor]):
+    """Photographs by name, each (3, H, W), float32 in [0, 1]. One is read when it is asked for, and then kept."""
 
-    train: dict[str, Tensor]
-    held_out: dict[str, Tensor]
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = {path.stem: path for path in paths}
+        self._kept: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._kept:
+            self._kept[name] = read_photo(self._paths[name])
+        return self._kept[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __or__(self, other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {**self, **other}
+
+    def read(self) -> list[Tensor]:
+        """All of them, and none is kept for it: together they take tens of megabytes."""
+        return [self._kept[name] if name in self._kept else read_photo(path) for name, path in self._paths.items()]
+
+
+class Photos(NamedTuple):
+    """Nothing is ever fitted on the held-out ones."""
+
+    train: Album
+    held_out: Album
 
 
 @functools.cache
 def photos() -> Photos:
     """The colour photographs that scikit-image and scikit-learn carry in their wheels, split for good by photo.
 
-    They are read once and shared from then on: clone one before changing it in place.
+    Each is read once and shared from then on: clone one before changing it in place.
 
     Raises:
         FileNotFoundError: scikit-image or scikit-learn is missing, or came without its pictures.
     """
-    paths = TRAIN_PHOTOS, HELD_OUT_PHOTOS
-    return Photos(*({Path(path).stem: read_photo(_path_in_package(path)) for path in split} for split in paths))
+    return Photos(*(Album(map(_path_in_package, paths)) for paths in (TRAIN_PHOTOS, HELD_OUT_PHOTOS)))
 
 
 def photo_crops(size: int, n: int, seed: int = 0, split: Split = "train") -> Tensor:
@@ -74,7 +100,7 @@ def photo_crops(size: int, n: int, seed: int = 0, split: Split = "train") -> Ten
     check_whole(n, "n")
     if split not in Photos._fields:
         raise ValueError(said("split must be 'train' or 'held_out', got {split!r}", split=split))
-    pictures = list(getattr(photos(), split).values())
+    pictures = getattr(photos(), split).read()
     shortest = min(min(picture.shape[1:]) for picture in pictures)
     if size > shortest:
         facts = {"shortest": shortest, "split": split, "size": size}
@@ -83,7 +109,10 @@ def photo_crops(size: int, n: int, seed: int = 0, split: Split = "train") -> Ten
         )
     generator = torch.Generator().manual_seed(seed)
     pyramids = [_pyramid(picture, size) for picture in pictures]
-    return torch.stack([_random_crop(pyramids[i % len(pyramids)], size, generator) for i in range(n)])
+    crops = torch.empty(n, 3, size, size)
+    for i, crop in enumerate(crops):  # each into its place: a list of them all would double the memory
+        crop.copy_(_random_crop(pyramids[i % len(pyramids)], size, generator))
+    return crops
 
 
 def patches(images: Tensor, size: int) -> Tensor:

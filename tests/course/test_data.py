@@ -81,8 +81,34 @@ def test_the_seed_fixes_the_crops_and_leaves_torchs_own_state_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_crops_come_from_all_photos_of_their_split_alike(monkeypatch):
-    shades = {split: {str(i): torch.full((3, 40, 30), 0.1 * i + start) for i in range(3)} for split, start in SHADES}
+@pytest.fixture
+def shades(tmp_path):
+    """Albums of three grey pictures for each split, by its name."""
+    for split, start in SHADES:
+        (tmp_path / split).mkdir()
+        for i in range(3):
+            Image.new("RGB", (30, 40), 3 * (round(255 * (0.1 * i + start)),)).save(tmp_path / split / f"{i}.png")
+    return {split: data.Album(sorted((tmp_path / split).iterdir())) for split, _ in SHADES}
+
+
+def test_a_photo_is_read_when_it_is_asked_for_and_then_shared(shades, tmp_path):
+    album = shades["train"]
+    (tmp_path / "train" / "2.png").unlink()
+    assert list(album) == ["0", "1", "2"] and len(album) == 3
+    assert album["0"] is album["0"] and album["0"].shape == (3, 40, 30)
+    with pytest.raises(FileNotFoundError, match=r"2\.png"):
+        album["2"]
+
+
+def test_cutting_crops_keeps_no_photo(monkeypatch, shades, tmp_path):
+    monkeypatch.setattr(data, "photos", lambda: data.Photos(**shades))
+    data.photo_crops(16, 3)
+    (tmp_path / "train" / "0.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"0\.png"):
+        shades["train"]["0"]
+
+
+def test_crops_come_from_all_photos_of_their_split_alike(monkeypatch, shades):
     monkeypatch.setattr(data, "photos", lambda: data.Photos(**shades))
     for split, start in SHADES:
         crops = data.photo_crops(16, 30, split=split)

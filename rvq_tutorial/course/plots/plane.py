@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from scipy.spatial import Voronoi
 from torch import Tensor
 
 from rvq_tutorial.arguments import check_range, check_vectors
@@ -411,6 +410,8 @@ def _frame(axes: Axes, points: Tensor) -> None:
 
 
 def _draw_cells(axes: Axes, points: Tensor, codebook: Tensor) -> None:
+    from scipy.spatial import Voronoi  # slow to import: the first picture of most notebooks need not wait for it
+
     _frame(axes, torch.cat([points, codebook]))
     corners = codebook.double().numpy()
     # Four more, far outside, close every cell that can be seen.
