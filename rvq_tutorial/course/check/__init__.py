@@ -1,6 +1,7 @@
 """Instant feedback on the exercises: each check tries a learner's answer and prints one line.
 
-"✓ " it is right, "○ " it is not solved yet, "✗ " it is wrong, and what is wrong on which input. Nothing here raises.
+"✓ " it is right, "○ " it is not solved yet, "✗ " it is wrong, and what is wrong on which input. Nothing here raises but
+`check.<name>.grade(answer)`, for teachers: an AssertionError with the mistake's name unless the answer is right.
 A check is a function marked `@exercise`: it raises `Wrong` or `Unsolved`, or returns what to say of a right answer.
 What it says stands by name in the `.ini` beside its module.
 """

@@ -1,8 +1,8 @@
-"""What all checks share: a judge of answers becomes a check that prints one line and never raises."""
+"""What all checks share: a judge of answers becomes a check that prints one line, or grades."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,41 +20,72 @@ class Wrong(Exception):
     def __init__(self, name: str, seen: Mapping[str, Any] | str = "", /, **facts: Any) -> None:
         seen = seen if isinstance(seen, str) else say("seen", given=given(seen))
         super().__init__(f"{say(name, **facts)} {seen}".rstrip())
+        self.name = name
 
 
 class Unsolved(Exception):
     """There is no answer yet; the message says what was found instead."""
 
 
-def exercise(judge: Callable[[Any], str]) -> Callable[[Any], None]:
-    """Make a check of a judge of answers: it prints one line, whatever happens, and leaves torch's seed alone."""
+class NotRight(AssertionError):
+    """What grading raises: an answer isn't right. `mistake` is the name of what is wrong, and the message says it."""
 
-    @functools.wraps(judge)
-    def check(answer: Any) -> None:
-        with sentences.of(judge):
-            verdict = _verdict(judge, answer)
-        print(verdict)
-        if verdict.startswith("✓"):
-            solved.remember(judge.__name__)
+    def __init__(self, mistake: str, line: str) -> None:
+        super().__init__(f"{mistake}: {line}")
+        self.mistake = mistake
 
+
+class Verdict(NamedTuple):
+    """What a judge found."""
+
+    line: str  # what the learner is told
+    mistake: str  # the name of the sentence that it says; "" of a right answer
+
+
+class Check:
+    """The check of an exercise: called with an answer, it prints one line, whatever happens; `grade` raises instead."""
+
+    def __init__(self, judge: Callable[[Any], str]) -> None:
+        functools.update_wrapper(self, judge)
+        self._judge = judge
+
+    def __call__(self, answer: Any) -> None:
+        """Print whether the answer is right, and remember it if it is."""
+        verdict = self._verdict(answer)
+        print(verdict.line)
+        if not verdict.mistake:
+            solved.remember(self._judge.__name__)
+
+    def grade(self, answer: Any) -> None:
+        """Return in silence if the answer is right; else raise `NotRight`, an AssertionError. Nothing is remembered."""
+        verdict = self._verdict(answer)
+        if verdict.mistake:
+            raise NotRight(verdict.mistake, verdict.line)
+
+    def _verdict(self, answer: Any) -> Verdict:
+        with sentences.of(self._judge):
+            return _verdict(self._judge, answer)
+
+
+def exercise(judge: Callable[[Any], str]) -> Check:
+    """Make a check of a judge of answers; it leaves torch's seed alone."""
     exercises.setdefault(judge.__module__, []).append(judge.__name__)
-    check.__annotations__ = {"answer": Any, "return": None}
-    return check
+    return Check(judge)
 
 
-def _verdict(judge: Callable[[Any], str], answer: Any) -> str:
+def _verdict(judge: Callable[[Any], str], answer: Any) -> Verdict:
     if answer is None or answer is ...:
-        return f"○ {say('not_solved_yet')}"
+        return Verdict(f"○ {say('not_solved_yet')}", "not_solved_yet")
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return f"✓ {judge(answer)}"
+            return Verdict(f"✓ {judge(answer)}", "")
     except Unsolved as unsolved:
-        return f"○ {say('not_solved_since', why=unsolved)}"
+        return Verdict(f"○ {say('not_solved_since', why=unsolved)}", "not_solved_since")
     except Wrong as wrong:
-        return f"✗ {wrong}"
+        return Verdict(f"✗ {wrong}", wrong.name)
     except Exception as error:  # of the judge, on an answer unlike any it knows
-        return f"✗ {say('unusable', error=_told(error))}"
+        return Verdict(f"✗ {say('unusable', error=_told(error))}", "unusable")
 
 
 def run(function: Callable, **inputs: Any) -> Any:

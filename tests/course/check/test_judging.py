@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rvq_tutorial.course.check import solved
 from rvq_tutorial.course.check.judging import compare, difference, exercise
 
 
@@ -53,6 +54,36 @@ def test_a_check_prints_one_line_and_never_raises(answer: Any, line: str, capsys
 def test_a_check_that_fails_itself_still_prints_one_line(capsys: pytest.CaptureFixture) -> None:
     exercise(lambda answer: answer.missing)(6)
     assert capsys.readouterr().out.startswith("✗ This answer can't be used: AttributeError")
+
+
+def test_grading_a_right_answer_says_nothing_and_remembers_nothing(capsys: pytest.CaptureFixture) -> None:
+    _double.grade(lambda x: 2 * x)
+    assert capsys.readouterr().out == ""
+    assert solved.remembered() == set()
+
+
+@pytest.mark.parametrize(
+    ("answer", "mistake", "line"),
+    [
+        (..., "not_solved_yet", "○ Not solved yet."),
+        (lambda x: None, "not_solved_since", "○ Not solved yet: your answer returns None."),
+        (lambda x: x**2, "square", "✗ That is the square. Seen for x of shape (2,)."),
+        (_raising, "raises", "✗ _raising raises ValueError (first line) for x of shape (2,)."),
+    ],
+)
+def test_grading_any_other_answer_raises_the_mistakes_name_and_what_the_check_prints(
+    answer: Any, mistake: str, line: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(AssertionError, match=f"^{re.escape(f'{mistake}: {line}')}$") as raised:
+        _double.grade(answer)
+    assert raised.value.mistake == mistake
+    _double(answer)
+    assert capsys.readouterr().out == f"{line}\n"
+
+
+def test_a_judge_that_fails_itself_raises_too() -> None:
+    with pytest.raises(AssertionError, match="^unusable: ✗ This answer can't be used: AttributeError"):
+        exercise(lambda answer: answer.missing).grade(6)
 
 
 def test_a_check_leaves_the_random_numbers_alone(capsys: pytest.CaptureFixture) -> None:
