@@ -4,6 +4,7 @@ python tools/build_notebooks.py                  execute every source, write not
 python tools/build_notebooks.py 04_residual_vq   the same for one of them
 python tools/build_notebooks.py --check          execute nothing; fail where a notebook isn't its source's
 python tools/build_notebooks.py --solved DIR     write the solved edition into DIR, not executed
+python tools/build_notebooks.py --assignments DIR  write nbgrader's assignments, and its settings, into DIR
 python tools/build_notebooks.py --rehearsals DIR write what the tests run into DIR/unsolved and DIR/solved
 """
 
@@ -28,6 +29,7 @@ from editions import (
     ROOT,
     RUN_TIME,
     SourceError,
+    assignment_edition,
     learner_edition,
     solved_edition,
     solved_rehearsal,
@@ -42,6 +44,7 @@ from PIL import Image
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SECONDS_PER_CELL = 300
+NBGRADER_CONFIG = Path(__file__).with_name("nbgrader_config.py")
 README_PICTURE = NOTEBOOKS / "rebuilt.png"
 RUN_TIME_KEY = "run_time_seconds"  # of a notebook's metadata: what was measured when it was executed
 REMEDY = "run `make notebooks`."
@@ -230,11 +233,16 @@ def main() -> None:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="execute nothing, only compare")
     mode.add_argument("--solved", type=Path, metavar="DIR", help="write the solved edition into DIR")
+    mode.add_argument("--assignments", type=Path, metavar="DIR", help="write nbgrader's assignments into DIR")
     mode.add_argument("--rehearsals", type=Path, metavar="DIR", help="write the editions that the tests run into DIR")
     arguments = parser.parse_args()
 
     def write_solved(topic: str) -> None:
         _write(solved_edition(topic), arguments.solved / f"{topic}.ipynb")
+
+    def write_assignment(topic: str) -> None:
+        _write(assignment_edition(topic), arguments.assignments / "source" / topic / f"{topic}.ipynb")
+        _replace(arguments.assignments / NBGRADER_CONFIG.name, NBGRADER_CONFIG.read_bytes())
 
     def write_rehearsals(topic: str) -> None:
         _write(unsolved_rehearsal(topic), arguments.rehearsals / "unsolved" / f"{topic}.ipynb")
@@ -245,6 +253,8 @@ def main() -> None:
         action = check
     elif arguments.solved:
         action = write_solved
+    elif arguments.assignments:
+        action = write_assignment
     elif arguments.rehearsals:
         action = write_rehearsals
     complaints = [_complaint(action, topic) for topic in arguments.topics or topics()]

@@ -1,4 +1,5 @@
-"""From a notebook's source to its editions: the learner's, with stubs; the teacher's, solved; and two that tests run.
+"""From a notebook's source to its editions: the learner's, with stubs; the teacher's, solved; nbgrader's; and two that
+tests run.
 
 Cells tagged `claim`, which hold the prose to what is measured, stand in the tests' editions alone. Cells tagged
 `doubters` are one folded text to a reader; the tests run their code.
@@ -37,6 +38,15 @@ if find_spec("rvq_tutorial") is None:
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION$", re.MULTILINE | re.DOTALL)
 MARKER = re.compile(r"^ *### (BEGIN|END) SOLUTION\n?", re.MULTILINE)
 NAME = re.compile(r"^def (\w+)", re.MULTILINE)
+STUB = "...  # your code here"
+CHECK = re.compile(r"^check\.(\w+)\((\w+)\)$")
+# nbgrader takes the test out of what it releases, and puts it back when it grades.
+GRADED = """\
+{source}
+### BEGIN HIDDEN TESTS
+check.{name}.grade({answer})
+### END HIDDEN TESTS"""
+NBGRADER_SCHEMA = 3
 
 
 class SourceError(ValueError):
@@ -77,6 +87,20 @@ def solved_edition(topic: str) -> NotebookNode:
     return notebook
 
 
+def assignment_edition(topic: str) -> NotebookNode:
+    """What nbgrader makes a release of, with the solutions in it; not executed.
+
+    Exercises are its solution cells, the checks its locked tests, which raise; a test gives a point for each ★.
+    """
+    notebook = _assembled(topic)
+    _open_as_built(topic, notebook)
+    for index, cell in enumerate(notebook.cells):
+        if tagged(cell, "exercise"):
+            _mark_for_nbgrader(topic, notebook.cells, index)
+    notebook.cells = list(_for_readers(notebook.cells))
+    return notebook
+
+
 def unsolved_rehearsal(topic: str) -> NotebookNode:
     """For the tests: the learner's cells, with the claims and the doubters' code among them, each run once."""
     notebook = _assembled(topic)
@@ -110,7 +134,7 @@ def _take_solutions_out(topic: str, cells: list[NotebookNode]) -> list[NotebookN
         solution.source = f"### {_place(solution)}{name}\n\n{folded}"
         solutions.append(solution)
         hint.source += f"\n\nThe solution stands at the end of the notebook, under {_link(name, solution)}."
-        cell.source = SOLUTION.sub(r"\1...  # your code here", cell.source)
+        cell.source = SOLUTION.sub(rf"\1{STUB}", cell.source)
     return solutions
 
 
@@ -120,11 +144,46 @@ def _solved(topic: str) -> NotebookNode:
     for cell in notebook.cells:
         if tagged(cell, "exercise"):
             cell.source = _without_markers(cell.source)
+    _open_as_built(topic, notebook)
+    return notebook
+
+
+def _open_as_built(topic: str, notebook: NotebookNode) -> None:
+    """Open with the times that were measured when the notebook was built."""
     built = NOTEBOOKS / f"{topic}.ipynb"
     if not built.exists():
         raise SourceError(f"{topic}: notebooks/{topic}.ipynb is missing; run `make notebooks`.")
     notebook.cells[0].source = nbformat.read(built, as_version=4).cells[0].source
-    return notebook
+
+
+def _mark_for_nbgrader(topic: str, cells: list[NotebookNode], index: int) -> None:
+    """Make this exercise a solution cell, and the next check a test of as many points as the exercise has ★."""
+    exercise = cells[index]
+    heading = next((line for cell in cells[index::-1] for line in _headings(cell)), "")
+    test = next((cell for cell in cells[index + 1 : index + 3] if CHECK.match(cell.source)), None)
+    if "★" not in heading:
+        raise SourceError(f"{topic}: the heading above this exercise has no ★ to count as points:\n{exercise.source}")
+    if test is None:
+        raise SourceError(f"{topic}: no check follows this exercise and its hint:\n{exercise.source}")
+    name, answer = CHECK.match(test.source).groups()
+    test.source = GRADED.format(source=test.source, name=name, answer=answer)
+    exercise.metadata["nbgrader"] = _nbgrader(name, solution=True)
+    test.metadata["nbgrader"] = _nbgrader(f"{name}_test", grade=True, locked=True) | {"points": heading.count("★")}
+
+
+def _headings(cell: NotebookNode) -> list[str]:
+    """The headings of a text, the last one first."""
+    lines = cell.source.splitlines() if cell.cell_type == "markdown" else []
+    return [line for line in reversed(lines) if line.startswith("#")]
+
+
+def _nbgrader(grade_id: str, **roles: bool) -> dict:
+    """What nbgrader knows of a cell. It finds the cell again by its id, which is the exercise's, whatever its text."""
+    return dict.fromkeys(("grade", "locked", "solution", "task"), False) | {
+        "grade_id": grade_id,
+        "schema_version": NBGRADER_SCHEMA,
+        **roles,
+    }
 
 
 def _for_readers(cells: list[NotebookNode]) -> Iterator[NotebookNode]:

@@ -82,7 +82,7 @@ def test_grading_any_other_answer_raises_the_mistakes_name_and_what_the_check_pr
 
 
 def test_a_judge_that_fails_itself_raises_too() -> None:
-    with pytest.raises(AssertionError, match="^unusable: ✗ This answer can't be used: AttributeError"):
+    with pytest.raises(AssertionError, match=r"^unusable: ✗ This answer can't be used: AttributeError"):
         exercise(lambda answer: answer.missing).grade(6)
 
 
