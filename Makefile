@@ -6,6 +6,9 @@
 # make catalogues bring the catalogues of the other languages in step with the sources
 # make measurements  measure what takes longer than a notebook may, for the notebooks to draw
 # make solved     write the solved edition, for teachers, to build/solved
+# make assignments  write the course as nbgrader's assignments to build/assignments
+# make slides     write slides, a page a notebook, to build/slides
+# make test-class  grade all assignments with nbgrader: solved, half solved and empty; an hour
 # make pretrained  train the model that ships with the course, and measure it for its model card
 # make card       measure the model that ships once more for its model card
 # make bench      measure the quantizers side by side with their peers
@@ -18,7 +21,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 ALLOW_ROOT := $(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
 OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 
-.PHONY: lab update test lint notebooks solved measurements pretrained card bench browser
+.PHONY: lab update test test-class lint notebooks solved assignments slides measurements pretrained card bench browser
 
 lab: $(VENV)/.has-lab $(OVERRIDES)
 	$(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
@@ -46,8 +49,17 @@ notebooks: $(VENV)/.has-test
 catalogues: $(VENV)/.has-test
 	$(BIN)/python tools/catalogues.py
 
-solved: $(VENV)/.has-test
+solved: $(VENV)/.has-teach
 	$(BIN)/python tools/build_notebooks.py --solved build/solved
+
+assignments: $(VENV)/.has-teach
+	$(BIN)/python tools/build_notebooks.py --assignments build/assignments
+
+slides: $(VENV)/.has-teach
+	$(BIN)/python tools/slides.py build/slides
+
+test-class: $(VENV)/.has-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m weekly tests/course/test_assignments.py
 
 measurements: $(VENV)/.has-test
 	OMP_NUM_THREADS=1 $(BIN)/python tools/measure.py
@@ -68,7 +80,8 @@ browser: $(VENV)/.has-test
 	|| $(BIN)/playwright install chromium
 
 $(VENV)/.has-lab: EXTRAS := lab
-$(VENV)/.has-test: EXTRAS := lab,test
+$(VENV)/.has-teach: EXTRAS := lab,teach
+$(VENV)/.has-test: EXTRAS := lab,teach,test
 
 # Of all that pip says a learner wants to see only that it goes on: the names of what it fetches.
 NAMES := awk '/^Collecting/ { sub(/[^[:alnum:]_.-].*/, "", $$2); printf "%s ", $$2; fflush() } \
