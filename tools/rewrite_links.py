@@ -17,7 +17,7 @@ WITH_LINKS = [*PAGES, ROOT / "CITATION.cff", *sorted(NOTEBOOKS.glob("*.ipynb"))]
 
 LINK = re.compile(
     r"(colab\.research\.google\.com/github/|mybinder\.org/v2/gh/"
-    r"|(?:git\+|git clone |repository-code: )https://github\.com/)"
+    r"|(?:git\+|git clone |repo=|repository-code: )https://github\.com/)"
     r"[\w.-]+/[\w.-]+"
 )
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
-from editions import NOTEBOOKS, topics
+from editions import topics
+from languages import NOTEBOOKS
 from latex2mathml.converter import convert
 from nbconvert import SlidesExporter
 from nbformat import NotebookNode

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from editions import ROOT, SOLUTION, STUB, assignment_edition, tagged, topics
+from editions import SOLUTION, STUB, assignment_edition, tagged, topics
+from languages import ROOT
 from nbformat import NotebookNode
 
 RELEASE_ALL = """

@@ -7,7 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 import slides
-from editions import NOTEBOOKS, topics
+from editions import topics
+from languages import NOTEBOOKS
 from nbformat import NotebookNode
 from playwright.sync_api import Page
 from test_browser import browser, page  # noqa: F401
