@@ -45,6 +45,7 @@ from PIL import Image
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SECONDS_PER_CELL = 300
 NBGRADER_CONFIG = Path(__file__).with_name("nbgrader_config.py")
+MEGABYTES = 2  # at most: what is larger opens slowly, and in some viewers not at all
 README_PICTURE = NOTEBOOKS / "rebuilt.png"
 RUN_TIME_KEY = "run_time_seconds"  # of a notebook's metadata: what was measured when it was executed
 REMEDY = "run `make notebooks`."
@@ -123,6 +124,8 @@ def _refuse_faults(topic: str, notebook: NotebookNode) -> None:
             raise Disagreement(f"{topic}: cell {number} ({start!r}) {fault}")
     if not any(cell.outputs for cell in _code_cells(notebook)):
         raise Disagreement(f"{topic}: the notebook has no outputs; {REMEDY}")
+    if (size := len(_written(notebook)) / 1e6) > MEGABYTES:
+        raise Disagreement(f"{topic}: the notebook has {size:.1f} MB, and {MEGABYTES} are the most it may have.")
 
 
 def _faults(cell: NotebookNode) -> Iterator[str]:
@@ -137,8 +140,12 @@ def _faults(cell: NotebookNode) -> Iterator[str]:
             yield f"writes to stderr, which is noise to a reader:\n{text}"
         if WIDGET in data:
             yield "shows a widget without a picture or HTML: nothing is seen where no kernel runs."
-        if any(kind.startswith("image/") for kind in data) and " alt=" not in data.get("text/html", ""):
-            yield "shows a picture without HTML that gives it an alt text."
+        markup = data.get("text/html", "")
+        undescribed = any(kind.startswith("image/") for kind in data) and "<img" not in markup
+        if undescribed or re.search(r"<img(?![^>]* alt=[\"'][^\"'])", markup):
+            yield "shows a picture without an alt text: HTML gives it one, as that of a `plots.Figure` does."
+        if re.search(r"<img[^>]* src=[\"'](?!data:image/)", markup):
+            yield "shows a picture that isn't in the notebook itself: nothing is seen offline."
         if re.search(r" at 0x[0-9a-f]+>", text):
             yield f"shows an object's address, another one in every run: {text[:80]}"
         for path in (ROOT, Path.home(), Path(tempfile.gettempdir())):
@@ -189,7 +196,11 @@ def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def _write(notebook: NotebookNode, path: Path) -> None:
-    _replace(path, (nbformat.writes(notebook) + "\n").encode())
+    _replace(path, _written(notebook))
+
+
+def _written(notebook: NotebookNode) -> bytes:
+    return (nbformat.writes(notebook) + "\n").encode()
 
 
 def _write_readme_picture(notebook: NotebookNode) -> None:

@@ -24,7 +24,7 @@ def minutes(notebook: NotebookNode) -> float:
     """Minutes to read an executed notebook, without its exercises."""
     words = lines = pictures = 0
     skipped = False
-    for cell in takewhile(lambda cell: not cell.source.startswith("## Solutions"), notebook.cells):
+    for cell in takewhile(lambda cell: cell.id != "solutions", notebook.cells):
         if cell.cell_type == "markdown":
             for part in HEADING.split(FOLDED.sub("", cell.source)):
                 if part.startswith(("## ", "### ")):

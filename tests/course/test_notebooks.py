@@ -204,7 +204,7 @@ def test_the_time_to_read_is_that_of_words_code_and_pictures_without_exercises_a
         new_code_cell("check.f(f)"),
         new_code_cell("z = f(\n    3\n)"),
         new_markdown_cell("## Where to read on\n\n- " + 500 * "source "),
-        new_markdown_cell("## Solutions\n\n" + 500 * "word "),
+        new_markdown_cell("## Solutions\n\n" + 500 * "word ", id="solutions"),
         new_markdown_cell("### f\n\n" + 500 * "word "),
     ]
     notebook = new_notebook(cells=cells)
@@ -212,6 +212,12 @@ def test_the_time_to_read_is_that_of_words_code_and_pictures_without_exercises_a
     assert reading.minutes(notebook) == pytest.approx(160 / 160 + 4 * 6 / 60 + 0.5)
     assert reading.stated(notebook) == "about 2 minutes"
     assert reading.exercise_minutes(notebook) == 7
+
+
+def test_the_notebooks_of_a_language_have_12_megabytes_at_most() -> None:
+    """Of each alone `make lint` sees that it has 2."""
+    for folder in {path.parent for path in (ROOT / "notebooks").glob("**/[0-9]*.ipynb")}:
+        assert sum(path.stat().st_size for path in folder.glob("[0-9]*.ipynb")) < 12_000_000, folder
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
@@ -297,6 +303,18 @@ def _retitled(notebook: NotebookNode) -> None:
     notebook.cells[0].source = notebook.cells[0].source.replace("Halves", "Quarters")
 
 
+def _undescribed(notebook: NotebookNode) -> None:
+    notebook.cells[9].outputs[0].data["text/html"] = "<img alt='described'><img alt=''>"
+
+
+def _from_elsewhere(notebook: NotebookNode) -> None:
+    notebook.cells[9].outputs[0].data["text/html"] = "<img alt='described' src='https://example.org/picture.png'>"
+
+
+def _swollen(notebook: NotebookNode) -> None:
+    notebook.cells[9].outputs[0].data["text/html"] = 2_000_000 * " "
+
+
 def _shortened(notebook: NotebookNode) -> None:
     notebook.cells.pop()
 
@@ -331,6 +349,9 @@ def _twice_as_fast(notebook: NotebookNode) -> None:
         (_cleared, "cell 2 .* was never executed"),
         (_retitled, "cell 1 .*Halves.* differs"),
         (_shortened, "cell 12 .* differs"),
+        (_undescribed, "cell 10 .* shows a picture without an alt text"),
+        (_from_elsewhere, "cell 10 .* shows a picture that isn't in the notebook"),
+        (_swollen, "2.0 MB"),
         (_retagged, "cell 5 .*def half.* differs"),
         (_with_widget_state, "metadata"),
         (_of_another_length, "cell 1 .*Halves.* differs"),
