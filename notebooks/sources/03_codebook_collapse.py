@@ -81,7 +81,7 @@ def network(dim, codebook_size=64, seed=0, **settings):
 
 # %% tags=["measured"]
 def learn(network, keep=(), steps=300):
-    """Train on random batches of 128 patches -> {step: a copy of the network as it was before that step}."""
+    """Train on random batches of 128 patches -> by step, a copy of the network as it was before that step."""
     encoder, quantizer, decoder = network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, fused=True)  # fused: the same, in less time
     kept = dict.fromkeys([*keep, steps], network)
