@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rvq_tutorial import VectorQuantizer, kmeans, nearest, straight_through
+from rvq_tutorial.autoencoder.training import interruptible
 from rvq_tutorial.course import check, data, measured, plots, widgets
 
 _ = torch.manual_seed(0)  # the same numbers in every run
@@ -690,14 +691,14 @@ check.beta_for(beta_for)
 #
 # ## Train it
 #
-# The layer alone, with 32 codewords, on points in the plane, 300 batches of 64. Here x is the data itself, so only the codebook learns. We keep the codebook after every step, and hold out another 1,000 points.
+# The layer alone, with 32 codewords: 300 batches of 64 points in the plane. Only the codebook learns. We keep it after every step, and hold out 1,000 others.
 
 # %%
 train, held_out = data.toy("spiral", 1000, seed=0), data.toy("spiral", 1000, seed=1)
 layer = VectorQuantizer(2, 32, **PLAIN)
 optimizer = torch.optim.Adam(layer.parameters(), lr=0.02)
 path = [layer.codebook.detach().clone()]
-for _ in range(300):
+for _ in interruptible(range(300)):
     optimizer.zero_grad()
     layer(train[torch.randint(len(train), (64,))]).loss.backward()
     optimizer.step()
@@ -705,7 +706,7 @@ for _ in range(300):
 plots.codeword_paths(held_out, torch.stack(path))
 
 # %% [markdown]
-# Codewords that had points in their cells walked to them, and settled along the spiral. Others stand where they stood. We compare with k-means, fitted on the same 1,000 points: once with 32 codewords, once with as many as the layer uses.
+# Codewords that had points in their cells walked to them, and settled along the spiral. Others stand where they stood. We compare with k-means on the same points: once with 32 codewords, once with as many as the layer uses.
 
 # %%
 used = len(nearest(held_out, path[-1]).unique())

@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rvq_tutorial import VectorQuantizer, metrics, nearest
-from rvq_tutorial.autoencoder.interrupts import interruptible
+from rvq_tutorial.autoencoder.training import interruptible
 from rvq_tutorial.course import check, data, measured, plots, widgets
 
 torch.set_num_threads(1)  # the networks here are so small that threads would only wait for each other

@@ -34,9 +34,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from rvq_tutorial import VectorQuantizer, metrics, nearest, straight_through
-from rvq_tutorial.autoencoder.interrupts import interruptible
 from rvq_tutorial.autoencoder.models import VQVAE, Decoder, Encoder, cosine_patterns
-from rvq_tutorial.autoencoder.training import fit
+from rvq_tutorial.autoencoder.training import fit, interruptible
 from rvq_tutorial.course import check, data, measured, plots, properties, widgets
 
 # %% [markdown]

@@ -2,8 +2,8 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,9 +12,14 @@ from tqdm import tqdm
 
 from rvq_tutorial import metrics
 from rvq_tutorial.arguments import check_range, check_vectors, check_whole
-from rvq_tutorial.autoencoder.interrupts import held, stopped
+from rvq_tutorial.autoencoder.interrupts import held
 from rvq_tutorial.autoencoder.models import VQVAE
 from rvq_tutorial.language import said
+
+with held():  # the first optimizer would load it; a load cut in two by an interrupt could not be done again
+    import torch._dynamo
+
+Item = TypeVar("Item")
 
 START_IMAGES = 128  # encoded before the first step, to start the codebooks from
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
@@ -123,11 +128,31 @@ def fit(
                         if interrupted() and history.steps < steps:
                             raise KeyboardInterrupt
             except KeyboardInterrupt:  # the one above, or one that `on_step` raised
-                print(stopped(history.steps, steps))
+                print(_stopped(history.steps, steps))
             finally:
                 model.to(home)
         model.eval()
     return history
+
+
+def interruptible(steps: Collection[Item]) -> Iterator[Item]:
+    """The steps of a training loop: an interrupt ends the loop after the step under way, and a sentence says so."""
+    with held() as interrupted:
+        for done, step in enumerate(steps):
+            if interrupted():
+                print(_stopped(done, len(steps)))
+                return
+            yield step
+
+
+def _stopped(done: int, steps: int) -> str:
+    """What is said of a model whose training was stopped."""
+    return said(
+        "Stopped after {done} of {steps} steps: the model keeps what it has learned, "
+        "but it is trained too little for what the text says of it.",
+        done=done,
+        steps=steps,
+    )
 
 
 @torch.no_grad()

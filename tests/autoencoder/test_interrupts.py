@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from rvq_tutorial.autoencoder.interrupts import held, interruptible
+from rvq_tutorial.autoencoder.interrupts import held
+from rvq_tutorial.autoencoder.training import interruptible
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,7 @@ from jupyter_client.manager import AsyncKernelManager
 MODEL = """
 from rvq_tutorial import ResidualVectorQuantizer
 from rvq_tutorial.autoencoder import VQVAE, Decoder, Encoder
-from rvq_tutorial.autoencoder.interrupts import interruptible
-from rvq_tutorial.autoencoder.training import fit
+from rvq_tutorial.autoencoder.training import fit, interruptible
 from rvq_tutorial.course import data, plots, widgets
 
 crops = data.photo_crops(64, 256)
