@@ -68,7 +68,10 @@ def main() -> None:
     font.save(buffer)
     write_whole(FONT, buffer.getvalue())
     missing = wanted - known(FONT)
-    print(f"{FONT.relative_to(ROOT)}: {len(wanted)} characters, {FONT.stat().st_size / 1e6:.2f} MB; not in the font:", *missing)
+    print(
+        f"{FONT.relative_to(ROOT)}: {len(wanted)} characters, {FONT.stat().st_size / 1e6:.2f} MB; not in the font:",
+        *missing,
+    )
 
 
 if __name__ == "__main__":
