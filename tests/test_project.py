@@ -31,10 +31,10 @@ def test_environment_and_pyproject_name_the_same_dependencies() -> None:
     brought = {name for extra in ("codec", "course", "lab", "test") for name in extras[extra]}
     wanted = {"python" + project()["requires-python"], *project()["dependencies"], *brought}
     wanted -= {"rvq-tutorial[codec]", "rvq-tutorial[course]"}
-    by_pip = {"constriction", "vector-quantize-pytorch"}  # not known to be on conda-forge
+    by_pip = {"axe-playwright-python", "constriction", "vector-quantize-pytorch"}  # not known to be on conda-forge
     wanted = {name for name in wanted if Requirement(name).name not in by_pip}
     conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
-    assert conda[-1] == {"pip": ["-e .[course]", "vector-quantize-pytorch"]}
+    assert conda[-1] == {"pip": ["-e .[course]", "axe-playwright-python", "vector-quantize-pytorch"]}
     found = [Requirement(name) for name in conda[:-1] if name != "pip"]
     assert {(CONDA_NAMES.get(each.name, each.name), each.specifier) for each in found} == {
         (each.name, each.specifier) for each in map(Requirement, wanted)

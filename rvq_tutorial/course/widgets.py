@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ipywidgets
 from IPython.display import display
@@ -30,15 +30,7 @@ UPLOADS = ("jpeg", "png", "webp", "gif", "bmp", "tiff")
 UPLOAD_MEGABYTES = 10  # what fits into one message to the notebook's server
 LIMIT = later("{kinds}; up to {megabytes} MB: Jupyter drops what is larger.")
 SECONDS_BETWEEN_PICTURES = 2.0  # while training: a picture takes about a tenth of a second
-
-
-class Frame(NamedTuple):
-    """A picture ready to be shown."""
-
-    png: bytes
-    width: int  # CSS pixels
-    alt: str
-    caption: str
+SPEAK = Path(__file__).with_name("speak.js").read_text(encoding="utf-8")
 
 
 def explore(picture: Callable[..., plots.Figure], /, **choices: Sequence[Any]) -> "Explorer | None":
@@ -50,14 +42,14 @@ def explore(picture: Callable[..., plots.Figure], /, **choices: Sequence[Any]) -
     """
     if not choices or not all(choices.values()):
         raise ValueError(said("choices must give every argument at least one value, got {choices}", choices=choices))
-    frames: dict[tuple[Any, ...], Frame] = {}
+    frames: dict[tuple[Any, ...], str] = {}
     combinations = list(itertools.product(*choices.values()))
     bar = tqdm(combinations, desc=said("Drawing"), unit=said("picture"), delay=2, leave=False, file=sys.stdout)
     with held() as interrupted, bar:
         for values in bar:
             if interrupted():
                 break
-            frames[values] = _frame(picture(**dict(zip(choices, values, strict=True))))
+            frames[values] = picture(**dict(zip(choices, values, strict=True))).html()
     if len(frames) < len(combinations):
         sentence = later("Stopped after {drawn} of {all} pictures: run this cell again to see its sliders.")
         print(said(sentence, drawn=len(frames), all=len(combinations)))
@@ -72,16 +64,16 @@ class Explorer:
         self,
         picture: Callable[..., plots.Figure],
         choices: Mapping[str, Sequence[Any]],
-        frames: Mapping[tuple[Any, ...], Frame],
+        frames: Mapping[tuple[Any, ...], str],  # HTML
     ):
         self._picture = picture
         self._choices = choices
         self._frames = frames
         self.sliders = _sliders(choices)
-        self._image = _image()
-        self._words = ipywidgets.HTML()
-        self.box = ipywidgets.VBox([*self.sliders.values(), self._image, self._words])
+        self._shown = ipywidgets.HTML()
+        self.box = ipywidgets.VBox([*self.sliders.values(), self._shown, _voice()])
         for slider in self.sliders.values():
+            slider.tooltip = ""  # or ipywidgets 8 describe it as "null"
             slider.observe(self._show, "value")
         self._show()
 
@@ -103,14 +95,7 @@ class Explorer:
             yield self.values
 
     def _show(self, _change: Any = None) -> None:
-        frame = self._frames[tuple(self.values.values())]
-        _set_image(self._image, frame)
-        # widgets.Image has no alternative text: it stands beside the picture, for screen readers alone.
-        self._words.value = (
-            f'<span role="img" aria-label="{html.escape(frame.alt)}"></span>'
-            f'<p aria-live="polite" style="max-width: {frame.width}px; line-height: 1.4">'
-            f"{html.escape(frame.caption)}</p>"
-        )
+        self._shown.value = self._frames[tuple(self.values.values())]
 
     def _ipython_display_(self) -> None:
         with held():  # its still is drawn once more
@@ -124,7 +109,7 @@ def live_curve(*names: str, **style: Any) -> Iterator[Callable[[Mapping[str, Seq
     `with live_curve("loss", log=True) as draw: fit(model, images, steps=600, on_step=draw)`. The style is that of
     `plots.curve`.
     """
-    image, shown, latest, drawn_at = _image(), None, None, -math.inf
+    picture, shown, latest, drawn_at = ipywidgets.HTML(), None, None, -math.inf
 
     def draw(history: Mapping[str, Sequence[float]]) -> None:
         nonlocal shown, latest, drawn_at
@@ -132,8 +117,8 @@ def live_curve(*names: str, **style: Any) -> Iterator[Callable[[Mapping[str, Seq
         if time.monotonic() - drawn_at < SECONDS_BETWEEN_PICTURES:
             return
         figure = _curve()
-        _set_image(image, _frame(figure))
-        shown = shown or display(_view(image, figure), raw=True, display_id=True)
+        picture.value = figure.html()
+        shown = shown or display(_view(picture, figure), raw=True, display_id=True)
         drawn_at = time.monotonic()
 
     def _curve() -> plots.Figure:
@@ -156,7 +141,8 @@ class Upload:
         self.button = ipywidgets.FileUpload(accept=accept, multiple=False, description=said("Your photo"))
         kinds = ", ".join(map(str.upper, UPLOADS))
         limit = ipywidgets.HTML(f"<small>{said(LIMIT, kinds=kinds, megabytes=UPLOAD_MEGABYTES)}</small>")
-        self.box = ipywidgets.VBox([self.button, limit])
+        self.button.tooltip = ""  # or ipywidgets 8 describe it as "null"
+        self.box = ipywidgets.VBox([self.button, limit, _voice()])
 
     def photo(self, otherwise: Tensor) -> Tensor:
         """The photo that was uploaded, (3, H, W) with values in [0, 1], or `otherwise` if none was.
@@ -195,11 +181,6 @@ def _uploaded(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[s
     return "", None
 
 
-def _frame(figure: plots.Figure) -> Frame:
-    width = round(figure.get_size_inches()[0] * plots.CSS_DPI)
-    return Frame(figure.png(), width, figure.alt, figure.caption)
-
-
 def _sliders(choices: Mapping[str, Sequence[Any]]) -> dict[str, ipywidgets.SelectionSlider]:
     labels = {name: said(LABELS.get(name, name.replace("_", " "))) for name in choices}
     width = f"{0.6 * max(map(len, labels.values())) + 1:.1f}em"  # room for the longest label
@@ -209,20 +190,20 @@ def _sliders(choices: Mapping[str, Sequence[Any]]) -> dict[str, ipywidgets.Selec
             value=values[len(values) // 2],
             description=labels[name],
             style={"description_width": width},
-            layout={"width": "32em", "max_width": "100%"},
+            # Where there is little room, the label stands above its slider.
+            layout={"width": "32em", "max_width": "100%", "height": "auto", "flex_flow": "row wrap"},
         )
         for name, values in choices.items()
     }
 
 
-def _image() -> ipywidgets.Image:
-    return ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
+def _voice() -> ipywidgets.HTML:
+    """What lets keys and screen readers into the box around it: a widget runs no script, but what a loaded image says.
 
-
-def _set_image(image: ipywidgets.Image, frame: Frame) -> None:
-    with image.hold_sync():  # one message to the browser
-        image.value = frame.png
-        image.width = str(frame.width)
+    Where a page forbids even that, sliders have no name; the pictures keep their words.
+    """
+    dot = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+    return ipywidgets.HTML(f'<img alt="" src="{dot}" onload="{html.escape(SPEAK)}">', layout={"display": "none"})
 
 
 def _view(widget: ipywidgets.Widget, figure: plots.Figure) -> dict[str, Any]:

@@ -14,8 +14,11 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from rvq_tutorial.course import plots
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -47,6 +50,10 @@ DONE = f"""() => {CELLS}.every(cell => cell.execution_count !== null)
 ERRORS = f"""() => {CELLS}.flatMap(cell => cell.getOutputs()
     .filter(output => output.output_type === 'error' || output.name === 'stderr')
     .map(output => `${{cell.source}}\n${{output.ename ?? ''}} ${{output.evalue ?? output.text}}`))"""
+STICKS_OUT = """() => [...document.querySelectorAll('.jp-Notebook :is(figure, img, .widget-vbox, .widget-hslider)')]
+    .filter(part => part.offsetParent && part.getBoundingClientRect().right
+        > part.closest('.jp-OutputArea-output, .jp-MarkdownOutput').getBoundingClientRect().right + 1)
+    .map(part => part.outerHTML.slice(0, 200))"""
 # A picture that a widget replaces while it is decoded can't be: then the new one is.
 PIXELS = """async image => {
     for (let tries = 0; tries < 20; tries++) {
@@ -151,6 +158,23 @@ def test_the_course_map_is_rendered_and_its_links_open_the_notebooks(lab: str, p
         assert page.evaluate("jupyterapp.shell.currentWidget.context.path") == f"notebooks/{notebook.name}"
 
 
+def test_a_page_made_of_a_notebook_holds_when_narrow_too(page: Page) -> None:
+    """What nbconvert makes of pictures stands for all viewers that run nothing."""
+    pictures = [plots.curve({"loss": [2.0, 1.0]}), plots.bars({"a": 1.0}, label="error")]
+    outputs = [new_output("display_data", picture._repr_mimebundle_()) for picture in pictures]
+    cells = [new_markdown_cell("# Two pictures"), new_code_cell("pictures", outputs=outputs)]
+    html, _ = HTMLExporter().from_notebook_node(new_notebook(cells=cells))
+    page.route("http*://**", lambda route: route.abort())
+    page.set_content(html, wait_until="domcontentloaded")
+    for width in (600, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate(STICKS_OUT.replace(".jp-Notebook", "main")) == []
+        sizes = page.locator("figure img").evaluate_all(
+            "images => images.map(i => [i.width / i.height, i.naturalWidth / i.naturalHeight])"
+        )
+        assert len(sizes) == 2 and all(shown == pytest.approx(true, rel=0.02) for shown, true in sizes)
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_each_of_its_sliders_changes_a_picture(notebook: Path, lab: str, page: Page) -> None:
     page.goto(f"{lab}/doc/tree/notebooks/{notebook.name}?reset")
@@ -158,13 +182,22 @@ def test_a_notebook_runs_and_each_of_its_sliders_changes_a_picture(notebook: Pat
     page.evaluate(RUN_ALL)
     page.wait_for_function(DONE, timeout=10 * MINUTE)
     assert page.evaluate(ERRORS) == []
-    assert page.locator(".jp-OutputArea-output img:not([alt]):not(.widget-image)").count() == 0
     _keep(page, notebook.stem)
     sliders = page.locator(".widget-slider .noUi-handle").all()
     assert sliders, "a notebook of this course has at least one slider"
     for number, slider in enumerate(sliders, 1):
         _move(slider, SCREENSHOTS / f"{notebook.stem}-slider-{number}.png")
     assert page.evaluate(ERRORS) == []
+    undescribed = "img:not([alt]), img[alt='']:not(.widget-html-content > *)"  # a widget's own does not show
+    assert page.locator(".jp-Notebook").locator(undescribed).count() == 0
+    if notebook == NOTEBOOKS[0]:  # what is tested here is the same in all
+        _every_key_moves(sliders[0])
+        _holds_when_narrow(page)
+        _axe_finds_nothing_of_ours(page)
+    for button in page.locator("button.widget-upload").all():
+        for key in ("Enter", "Space"):
+            with page.expect_file_chooser():
+                button.press(key)
 
 
 EXPLORE = """
@@ -192,7 +225,7 @@ def test_a_notebook_that_was_saved_and_closed_still_shows_the_pictures_of_its_sl
     page.wait_for_function(READY)
     page.evaluate(RUN_ALL)
     page.wait_for_function(DONE)
-    picture = page.locator(".jp-OutputArea-output .widget-image")
+    picture = page.locator(".jp-OutputArea-output .widget-html figure img")
     before = picture.evaluate(PIXELS)
     page.evaluate(SAVE_AND_CLOSE)
     page.goto(f"{lab}/doc/tree/one.ipynb?reset")
@@ -218,8 +251,13 @@ def test_a_link_leads_from_a_hint_to_the_solution_and_back(lab: str, page: Page)
 def _move(slider: Locator, screenshot: Path) -> None:
     """Press one arrow key on a slider and wait until the picture in the same box is another one."""
     box = slider.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][descendant::img][1]")
-    picture = box.locator("img.widget-image")
+    picture = box.locator("figure img")
+    slider.scroll_into_view_if_needed()  # what JupyterLab hasn't shown yet is in no tree
     before = picture.evaluate(PIXELS)
+    value = _says(slider)
+    label = slider.locator("xpath=ancestor::*[contains(@class, 'widget-slider')]/label").text_content()
+    assert label in _names(slider.page, "slider")
+    assert picture.get_attribute("alt") in _names(slider.page, "image")
     at_the_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
     slider.press("ArrowLeft" if at_the_end else "ArrowRight")
     for _ in range(100):
@@ -228,7 +266,58 @@ def _move(slider: Locator, screenshot: Path) -> None:
         time.sleep(0.1)
     else:
         pytest.fail(f"the slider {box.inner_text()!r} moved and its picture stayed the same")
+    assert _says(slider) != value
+    images = _names(slider.page, "image")
+    assert picture.get_attribute("alt") in images and all(images)
     box.screenshot(path=screenshot)
+
+
+def _says(slider: Locator) -> str:
+    """The slider's value as it is read out, which is what stands beside it. (In CDP's tree is only its index.)"""
+    value = slider.get_attribute("aria-valuetext")
+    assert value == slider.locator("xpath=ancestor::*[contains(@class, 'widget-slider')]/div[last()]").text_content()
+    return value
+
+
+def _names(page: Page, role: str) -> list[str]:
+    """What Chromium's accessibility tree calls the things of this role in the notebook."""
+    devtools = page.context.new_cdp_session(page)
+    root = devtools.send("DOM.getDocument")["root"]["nodeId"]
+    notebook = devtools.send("DOM.querySelector", {"nodeId": root, "selector": ".jp-Notebook"})["nodeId"]
+    nodes = devtools.send("Accessibility.queryAXTree", {"nodeId": notebook, "role": role})["nodes"]
+    return [node["name"]["value"] for node in nodes if not node["ignored"]]
+
+
+def _every_key_moves(slider: Locator) -> None:
+    slider.press("Home")
+    first = _says(slider)
+    for there, back in (("ArrowRight", "ArrowLeft"), ("ArrowUp", "ArrowDown"), ("End", "Home"), ("PageUp", "PageDown")):
+        slider.press(there)
+        assert _says(slider) != first, there
+        slider.press(back)
+        assert _says(slider) == first, back
+
+
+def _holds_when_narrow(page: Page) -> None:
+    """At 200 % (half the width) and on a phone nothing sticks out of its cell, and a slider has room to be moved."""
+    before = page.viewport_size
+    for width in (before["width"] // 2, 390):
+        page.set_viewport_size({"width": width, "height": before["height"]})
+        page.wait_for_timeout(500)
+        assert page.evaluate(STICKS_OUT) == []
+        for track in page.locator(".widget-slider .noUi-base").all():
+            assert track.bounding_box()["width"] >= 100
+        page.screenshot(path=SCREENSHOTS / f"{width}-wide.png")
+    page.set_viewport_size(before)
+
+
+def _axe_finds_nothing_of_ours(page: Page) -> None:
+    """axe-core on the prose and the outputs; what is around them is JupyterLab's."""
+    from axe_playwright_python.sync_playwright import Axe  # here, so that without it the rest still runs
+
+    ours = {"include": [[".jp-Notebook .jp-RenderedMarkdown"], [".jp-Notebook .jp-OutputArea-output"]]}
+    found = Axe().run(page, context=ours).response["violations"]
+    assert [(rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in found] == []
 
 
 def _keep(page: Page, name: str) -> None:

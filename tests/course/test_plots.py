@@ -174,6 +174,15 @@ def test_says_what_it_shows(figure):
     assert not re.search(how, figure.alt, re.IGNORECASE), "it says how the picture was drawn"
 
 
+def test_an_alternative_text_begins_with_the_title():
+    """A title is drawn, and nothing else of the picture is read out."""
+    assert PICTURES["rate–distortion"]().alt.startswith("How close to the limit? Falling")
+    assert PICTURES["scoreboard"]().alt.startswith("8 bits for 4 components. one 1 × 256:")
+    assert PICTURES["residual stages, 3 of 4"]().alt.startswith("stages M = 3, codewords K = 16: M log₂ K = 12 bits")
+    assert PICTURES["photos"]().alt.startswith("5 pictures in 2 rows: original;")
+    assert plots.bars({"a": 1.0}, label="error").alt == "Error: a 1."
+
+
 def test_no_text_is_cut_off_or_covers_another(figure, monkeypatch):
     boxes = [(text.get_text(), text.get_window_extent()) for text in drawn_texts(figure, monkeypatch)]
     assert boxes
@@ -214,7 +223,7 @@ def test_shows_itself_with_alternative_text_and_caption():
     bundle = figure._repr_mimebundle_()
     assert bundle["text/plain"] == 'A "small" <picture>'
     assert 'alt="A &quot;small&quot; &lt;picture&gt;" width="200" height="100"' in bundle["text/html"]
-    assert "<figcaption>a &lt; b &amp; c</figcaption>" in bundle["text/html"]
+    assert ">a &lt; b &amp; c</figcaption>" in bundle["text/html"]
     assert still(figure).size == (400, 200)
 
 

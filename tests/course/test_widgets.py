@@ -1,3 +1,4 @@
+import html
 import io
 import itertools
 import re
@@ -25,26 +26,23 @@ def shell():
 
 
 def picture(num_quantizers, commitment_weight):
-    figure = plots.bars({"bits": float(num_quantizers), "weight": commitment_weight}, label="a < b")
-    figure.alt = f"Bars for {num_quantizers} and {commitment_weight}."
-    return figure
+    title = f"Bars for {num_quantizers} and {commitment_weight}."
+    return plots.bars({"bits": float(num_quantizers), "weight": commitment_weight}, label="a < b", title=title)
 
 
 def shown(explorer):
-    _, image, words = explorer.box.children[-3:]
-    return image.value, words.value
+    return explorer.box.children[-2].value
 
 
 def test_every_reachable_combination_shows_its_own_picture_and_words():
     explorer = widgets.explore(picture, **CHOICES)
     seen = {}
     for values in explorer.sweep():
-        png, words = shown(explorer)
         expected = picture(**values)
-        assert png == expected.png()
-        assert f'aria-label="{expected.alt}"' in words
-        assert expected.caption.replace("<", "&lt;") in words
-        seen[tuple(values.values())] = png
+        assert shown(explorer) == expected.html()
+        assert f'alt="{html.escape(expected.alt)}"' in shown(explorer)
+        assert expected.caption.replace("<", "&lt;") in shown(explorer)
+        seen[tuple(values.values())] = expected.png()
     assert list(seen) == list(itertools.product(*CHOICES.values()))
     assert len(set(seen.values())) == 8
 
@@ -70,12 +68,12 @@ def test_sliders_start_in_the_middle_with_readable_names_and_values():
     assert list(explorer.box.children[:2]) == sliders
     assert [slider.description for slider in sliders] == ["quantizers M", "commitment weight β"]
     assert [label for label, _ in sliders[1].options] == ["0.25", "1"]
-    assert explorer.figure.alt == "Bars for 4 and 1.0."
+    assert explorer.figure.alt.startswith("Bars for 4 and 1.0.")
 
 
 def test_the_picture_is_shown_at_its_own_width():
     explorer = widgets.explore(picture, **CHOICES)
-    assert explorer.box.children[-2].width == "800"
+    assert 'width="800"' in shown(explorer)
 
 
 def test_shows_live_sliders_and_a_still_where_no_kernel_runs(shell):
@@ -86,7 +84,7 @@ def test_shows_live_sliders_and_a_still_where_no_kernel_runs(shell):
     (output,) = captured.outputs
     assert output.data[VIEW]["model_id"] == explorer.box.model_id
     assert output.data["text/html"] == picture(8, 1.0)._repr_mimebundle_()["text/html"]
-    assert output.data["text/plain"] == "Bars for 8 and 1.0."
+    assert output.data["text/plain"].startswith("Bars for 8 and 1.0.")
 
 
 def test_an_error_in_any_picture_is_raised():
@@ -149,32 +147,37 @@ def train(steps, draw):
 
 
 @pytest.fixture
-def image(monkeypatch):
-    """The image of the next live curve; `image.pictures` are all that it showed."""
-    image = ipywidgets.Image()
-    image.pictures = []
-    image.observe(lambda change: image.pictures.append(change.new), "value")
-    monkeypatch.setattr(widgets, "_image", lambda: image)
-    return image
+def drawn(monkeypatch):
+    """The pictures that live curves show, one after the other."""
+    drawn = []
+
+    class Shown(ipywidgets.HTML):
+        def __init__(self):
+            super().__init__()
+            self.observe(lambda change: drawn.append(change.new), "value")
+
+    monkeypatch.setattr(widgets.ipywidgets, "HTML", Shown)
+    return drawn
 
 
-def test_a_live_curve_moves_in_place_and_leaves_the_whole_history_as_a_still(monkeypatch, image):
+def test_a_live_curve_moves_in_place_and_leaves_the_whole_history_as_a_still(monkeypatch, drawn):
     monkeypatch.setattr(widgets, "SECONDS_BETWEEN_PICTURES", 0.0)
     with capture_output() as captured, widgets.live_curve("loss", log=True) as draw:
         train(3, draw)
-    assert len(set(image.pictures)) == 3
+    assert len(set(drawn)) == 3
+    assert all('alt="Over' in shown for shown in drawn)
     live, still = captured.outputs
-    assert live.data[VIEW]["model_id"] == image.model_id
+    assert VIEW in live.data
     assert VIEW not in still.data
     assert "From step 1 to 3, loss goes from 1 to 0.333." in still.data["text/html"]
 
 
-def test_a_live_curve_draws_seldom_but_ends_complete(monkeypatch, image):
+def test_a_live_curve_draws_seldom_but_ends_complete(monkeypatch, drawn):
     monkeypatch.setattr(widgets, "SECONDS_BETWEEN_PICTURES", 3600.0)
     with capture_output() as captured, widgets.live_curve("psnr", ylabel="PSNR (dB)") as draw:
         train(50, draw)
     live, still = captured.outputs
-    assert len(image.pictures) == 1
+    assert len(drawn) == 1
     assert "From step 1 to 1," in live.data["text/html"]
     assert "From step 1 to 50, psnr goes from 20 to 69." in still.data["text/html"]
 
@@ -270,7 +273,7 @@ def test_of_a_transparent_upload_it_is_said_what_became_of_it(capsys):
 def test_the_button_says_what_it_takes_and_how_much():
     """A phone that is asked for JPEG hands its HEIC photos over as such; asked for image/* it would not."""
     upload = widgets.Upload()
-    button, words = upload.box.children
+    button, words, _ = upload.box.children
     assert button is upload.button
     kinds = [kind.removeprefix("image/").upper() for kind in button.accept.split(",")]
     assert "HEIC" not in kinds and {"JPEG", "PNG"} <= set(kinds)
@@ -300,4 +303,4 @@ def test_an_upload_shows_its_button_and_words_where_no_kernel_runs(shell):
 def test_needs_only_core_widgets():
     explorer = widgets.explore(picture, **CHOICES)
     parts = {type(part) for part in [explorer.box, *explorer.box.children]}
-    assert parts == {ipywidgets.VBox, ipywidgets.SelectionSlider, ipywidgets.Image, ipywidgets.HTML}
+    assert parts == {ipywidgets.VBox, ipywidgets.SelectionSlider, ipywidgets.HTML}

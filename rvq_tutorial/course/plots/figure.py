@@ -72,12 +72,25 @@ class Figure(matplotlib.figure.Figure):
     def __init__(self, width: float, height: float, *, alt: str, caption: str):
         super().__init__((width, height), PIXELS_PER_INCH, facecolor="white", layout="constrained")
         FigureCanvasAgg(self)
-        self.alt = _spelled(alt)
+        self._alt = _spelled(alt)
         self.caption = _spelled(caption)
+
+    @property
+    def alt(self) -> str:
+        """What there is to see, after the title, if there is one: nothing else reads it out."""
+        titles = [text.get_text() for text in self.texts] or [axes.get_title(loc="left") for axes in self.axes]
+        title = " ".join(titles[0].split()) if len(titles) == 1 else ""
+        if not title or title in self._alt:
+            return self._alt
+        return f"{_spelled(title)}{'' if title[-1] in '.:?!。：？！' else '.'} {self._alt}"
 
     def png(self) -> bytes:
         """The picture as PNG, encoded for speed rather than size."""
         return _encode(self._pixels(), "PNG", compress_level=1)
+
+    def html(self) -> str:
+        """The picture, as by `png`, and its words."""
+        return self._with_words("png", self.png())
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         pixels = self._pixels()
@@ -86,15 +99,19 @@ class Figure(matplotlib.figure.Figure):
         # HTML, for it is what JupyterLab, VS Code, nbviewer and GitHub take first, and JupyterLab gives an image/png no
         # alternative text; both would be twice the bytes. WebP without loss: JPEG would blur the edges of a photo's
         # pixels, PNG takes half as many bytes again: 01 and 06 above 2 MB. GitHub passes even SVG in a data URI.
-        source = base64.b64encode(_encode(pixels, "WEBP", lossless=True)).decode()
+        return {"text/html": self._with_words("webp", _encode(pixels, "WEBP", lossless=True)), "text/plain": self.alt}
+
+    def _with_words(self, kind: str, encoded: bytes) -> str:
         width, height = (round(inches * CSS_DPI) for inches in self.get_size_inches())
-        picture = (
+        caption = (
+            f'<figcaption style="line-height: 1.4">{html.escape(self.caption)}</figcaption>' if self.caption else ""
+        )
+        return (
             f'<figure style="margin: 0; max-width: {max(width, 560)}px">'
             f'<img alt="{html.escape(self.alt)}" width="{width}" height="{height}" '
-            f'src="data:image/webp;base64,{source}">'
-            f"{f'<figcaption>{html.escape(self.caption)}</figcaption>' if self.caption else ''}</figure>"
+            'style="max-width: 100%; height: auto" '  # on narrow pages, and in widgets, which have no such rule
+            f'src="data:image/{kind};base64,{base64.b64encode(encoded).decode()}">{caption}</figure>'
         )
-        return {"text/html": picture, "text/plain": self.alt}
 
     def _pixels(self) -> Image.Image:
         with mpl.rc_context({"font.family": _STYLE["font.family"]}):  # some labels are only made while drawing
