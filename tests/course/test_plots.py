@@ -1,4 +1,5 @@
 import base64
+import gc
 import io
 import itertools
 import re
@@ -6,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.text import Text
 from PIL import Image
 
@@ -216,6 +218,24 @@ def test_png_is_the_picture_at_twice_its_size():
     assert picture.format == "PNG"
     assert picture.size == (1600, 680)
     assert np.asarray(picture).std() > 5
+
+
+def test_figures_of_one_size_are_drawn_in_the_same_memory():
+    """Else each picture of a slider or of a training under way leaves some megabytes behind for a while."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = renderers()
+        pictures = [plots.curve({"a": [1.0, 2.0, last]}).png() for last in (3.0, 4.0, 5.0)]
+        assert len(set(pictures)) == 3
+        assert renderers() <= before + 1
+    finally:
+        gc.enable()
+
+
+def renderers():
+    """How many drawings lie in memory."""
+    return sum(type(each) is RendererAgg for each in gc.get_objects())
 
 
 def test_shows_itself_with_alternative_text_and_caption():

@@ -1,6 +1,7 @@
 """What every picture is: a matplotlib figure that carries its words, in the course's colours and letters."""
 
 import base64
+import functools
 import html
 import io
 import re
@@ -10,7 +11,7 @@ import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.font_manager import FontProperties, fontManager
 from PIL import Image
 
@@ -71,7 +72,7 @@ class Figure(matplotlib.figure.Figure):
 
     def __init__(self, width: float, height: float, *, alt: str, caption: str):
         super().__init__((width, height), PIXELS_PER_INCH, facecolor="white", layout="constrained")
-        FigureCanvasAgg(self)
+        _Canvas(self)
         self._alt = _spelled(alt)
         self.caption = _spelled(caption)
 
@@ -117,6 +118,22 @@ class Figure(matplotlib.figure.Figure):
         with mpl.rc_context({"font.family": _STYLE["font.family"]}):  # some labels are only made while drawing
             self.canvas.draw()
         return Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
+
+
+class _Canvas(FigureCanvasAgg):
+    """Draws figures of one size into the same memory.
+
+    A figure is a circle of references, and its texts keep what they were drawn in: some megabytes for each picture of a
+    slider or of a training under way, until Python looks for circles.
+    """
+
+    def get_renderer(self) -> RendererAgg:
+        return _renderer(*self.get_width_height(physical=True), self.figure.dpi)
+
+
+@functools.lru_cache(maxsize=1)
+def _renderer(width: int, height: int, dpi: float) -> RendererAgg:
+    return RendererAgg(width, height, dpi)
 
 
 def _encode(pixels: Image.Image, kind: str, **options: object) -> bytes:
