@@ -12,6 +12,7 @@
 # make pretrained  train the model that ships with the course, and measure it for its model card
 # make card       measure the model that ships once more for its model card
 # make bench      measure the quantizers side by side with their peers
+# make busy       measure how long learners wait who share a machine, and what memory each takes
 PYTHON ?= python3
 
 SHELL := /bin/bash
@@ -20,11 +21,15 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 ALLOW_ROOT := $(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
 OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
+# What kernels find in their environment. Threads that wait for others of their kernel do so in a loop, at the cost of
+# all other kernels: by these they soon give the core away (libgomp, on Linux; libomp, on macOS). And Linux's malloc gives
+# large blocks back, where it would keep a hundred megabytes of them.
+KERNELS := GOMP_SPINCOUNT=10000 KMP_BLOCKTIME=1 MALLOC_MMAP_THRESHOLD_=1048576
 
-.PHONY: lab update test test-class lint notebooks solved assignments slides measurements pretrained card bench browser
+.PHONY: lab update test test-class lint notebooks solved assignments slides measurements pretrained card bench busy browser
 
 lab: $(VENV)/.has-lab $(OVERRIDES)
-	$(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
+	$(KERNELS) $(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
 
 update:
 	@$(PYTHON) tools/update.py
@@ -33,7 +38,7 @@ update:
 test: lint browser
 	rm -rf build/rehearsals
 	$(BIN)/python tools/build_notebooks.py --rehearsals build/rehearsals
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	$(BIN)/python -m pytest -n 2 --dist loadfile \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 tests build/rehearsals
 
 lint: $(VENV)/.has-test
@@ -72,6 +77,9 @@ card: $(VENV)/.has-test
 
 bench: $(VENV)/.has-test
 	$(BIN)/python -m benchmarks
+
+busy: $(VENV)/.has-test
+	$(BIN)/python -m benchmarks.busy
 
 # Debian's Chromium where we may install it, Playwright's own elsewhere.
 browser: $(VENV)/.has-test
