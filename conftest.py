@@ -1,9 +1,13 @@
-"""What every notebook's checks must say when nbval runs it: ✓ where the exercises are solved, ○ where not."""
+"""What holds for all tests: they have one thread each, and the checks in notebooks say what they should."""
 
+import os
 import re
 
 import pytest
 from nbval.plugin import IPyNbCell
+
+# Tests run beside each other, and so do the kernels that they start. Before torch is loaded anywhere:
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CHECK = re.compile(r"^check\.(?!progress\b)\w+\(", re.MULTILINE)
 MARK = re.compile(r"^[✓○✗].*", re.MULTILINE)

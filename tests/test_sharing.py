@@ -1,5 +1,6 @@
 """Kernels that share a machine: how many threads each has, and how long these wait in a loop."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,14 @@ def test_the_tests_and_their_kernels_have_one_thread_each() -> None:
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+def test_nbgraders_kernels_have_one_thread_each() -> None:
+    """They inherit what its configuration sets."""
+    script = (
+        "from traitlets.config import PyFileConfigLoader; PyFileConfigLoader('tools/nbgrader_config.py').load_config()"
+    )
+    script += "; import os; print(os.environ['OMP_NUM_THREADS'])"
+    bare = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=bare, capture_output=True, text=True)
+    assert said.stdout == "1\n", said.stderr
