@@ -29,7 +29,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 REVEAL = Path(str(distribution("sphinx-revealjs").locate_file("sphinx_revealjs/_static/revealjs/dist")))
 
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
-PICTURE = re.compile(r'<img alt="([^"]*)" width="(\d+)" height="(\d+)" src="(data:[^"]+)"')
+PICTURE = re.compile(r'<img alt="([^"]*)" width="(\d+)" height="(\d+)"[^>]* src="(data:[^"]+)"')
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
 SENTENCE = re.compile(r"(?:(?<=[.?!])(?<!\bal\.)|(?<=[.?!]\*\*))\s+(?=[^\W\d_]|[*`(\d‖])")
 BY_HAND = re.compile(r"\bslider\b|\b[Rr]un the cell", re.IGNORECASE)  # said to those who have a kernel
