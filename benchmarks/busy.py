@@ -166,20 +166,19 @@ def memory(topic: str, setting: str) -> list[float]:
     found: list[float] = []
 
     def weigh(cell: nbformat.NotebookNode, **_: object) -> None:
+        nonlocal peak
+        process = client.km.provisioner.pid
         if "from rvq_tutorial" in cell.source or found:
-            found.append(_megabytes(client.km.provisioner.pid, "smaps_rollup", "Pss:"))
+            found.append(_megabytes(process, "smaps_rollup", "Pss:"))
+        peak = _megabytes(process, "status", "VmHWM:")
 
-    def weigh_last(**_: object) -> None:
-        found.append(_megabytes(client.km.provisioner.pid, "status", "VmHWM:"))
-
+    peak = 0.0
     notebook = nbformat.read(ROOT / "notebooks" / f"{topic}.ipynb", as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         place = {"metadata": {"path": folder}}
-        client = NotebookClient(
-            notebook, resources=place, timeout=600, on_cell_executed=weigh, on_notebook_complete=weigh_last
-        )
+        client = NotebookClient(notebook, resources=place, timeout=600, on_cell_executed=weigh)
         client.execute(env=environment(setting))
-    return [found[0], *found[-2:]]
+    return [found[0], found[-1], peak]
 
 
 def _megabytes(process: int, file: str, field: str) -> float:
