@@ -3,37 +3,22 @@
 Screenshots are kept in build/screenshots.
 """
 
-import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
+import nbformat
 import pytest
+from front_ends import MINUTE, PIXELS, ROOT, SCREENSHOTS, changed, served, up_to_the_first_slider
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from rvq_tutorial.course import plots
 
-ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SCREENSHOTS = ROOT / "build" / "screenshots"
-MINUTE = 60_000
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-]
+LAB_OPTIONS = ["--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True"]
 
 CELLS = "jupyterapp.shell.currentWidget.content.model.sharedModel.cells.filter(cell => cell.cell_type === 'code')"
 READY = """() => {
@@ -54,19 +39,6 @@ STICKS_OUT = """() => [...document.querySelectorAll('.jp-Notebook :is(figure, im
     .filter(part => part.offsetParent && part.getBoundingClientRect().right
         > part.closest('.jp-OutputArea-output, .jp-MarkdownOutput').getBoundingClientRect().right + 1)
     .map(part => part.outerHTML.slice(0, 200))"""
-# A picture that a widget replaces while it is decoded can't be: then the new one is.
-PIXELS = """async image => {
-    for (let tries = 0; tries < 20; tries++) {
-        if (await image.decode().then(() => true, () => false)) break;
-        await new Promise(done => setTimeout(done, 50));
-    }
-    await image.decode();
-    const canvas = document.createElement('canvas');
-    canvas.width = image.naturalWidth;
-    canvas.height = image.naturalHeight;
-    canvas.getContext('2d').drawImage(image, 0, 0);
-    return canvas.toDataURL();
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -79,75 +51,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     overrides = home / "config" / "labconfig" / "default_setting_overrides.json"
     overrides.parent.mkdir(parents=True)
     shutil.copy(ROOT / "tools" / "overrides.json", overrides)
-    folders = {
-        "JUPYTER_CONFIG_DIR": "config",
-        "JUPYTER_DATA_DIR": "data",
-        "JUPYTER_RUNTIME_DIR": "runtime",
-        "JUPYTERLAB_SETTINGS_DIR": "settings",
-        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-        "IPYTHONDIR": "ipython",
-    }
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = {
-        "ServerApp.ip": "127.0.0.1",
-        "ServerApp.port": port,
-        "ServerApp.port_retries": 0,
-        "ServerApp.root_dir": course,
-        "ServerApp.allow_root": True,
-        "IdentityProvider.token": "",
-        "LabApp.expose_app_in_browser": True,
-    }
-    with (home / "log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", *(f"--{k}={v}" for k, v in options.items())],
-            env=os.environ | {name: str(home / folder) for name, folder in folders.items()},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            _wait_for(f"{address}/api", server, home / "log")
-            yield address
-        finally:
-            server.terminate()
-            server.wait(timeout=30)
-
-
-def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(300):
-        try:
-            with urlopen(url):
-                return
-        except OSError:
-            time.sleep(0.2)
-        if server.poll() is not None:
-            break
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text()}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium if there is one, else Playwright's own."""
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium") or playwright.chromium.executable_path
-        if not Path(path).exists():
-            pytest.fail("No browser to test the notebooks in: `make browser` fetches one.")
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A new window without a memory; the kernels it started end with it."""
-    context = browser.new_context(viewport={"width": 1200, "height": 1000})
-    context.set_default_timeout(MINUTE)
-    page = context.new_page()
-    yield page
-    page.evaluate("window.jupyterapp?.serviceManager.sessions.shutdownAll()")
-    context.close()
+    with served([sys.executable, "-m", "jupyterlab", *LAB_OPTIONS], course, home) as address:
+        yield address
 
 
 def test_the_course_map_is_rendered_and_its_links_open_the_notebooks(lab: str, page: Page) -> None:
@@ -248,24 +153,35 @@ def test_a_link_leads_from_a_hint_to_the_solution_and_back(lab: str, page: Page)
     expect(page.locator(".jp-CodeCell", has_text="check.nearest_colours")).to_be_in_viewport()
 
 
+def test_page_keys_move_the_first_slider_in_notebook_7(page: Page, tmp_path: Path) -> None:
+    """The arrow keys don't: there they are the notebook's, before any slider sees them."""
+    course = tmp_path / "course"
+    course.mkdir()
+    nbformat.write(up_to_the_first_slider(NOTEBOOKS[0]), course / "first.ipynb")
+    options = ["--IdentityProvider.token=", "--JupyterNotebookApp.expose_app_in_browser=True"]
+    with served([sys.executable, "-m", "notebook", *options], course, tmp_path) as address:
+        page.goto(f"{address}/notebooks/first.ipynb")
+        page.wait_for_function(READY)
+        page.evaluate(RUN_ALL)
+        page.wait_for_function(DONE)
+        assert page.evaluate(ERRORS) == []
+        slider = page.locator(".widget-slider .noUi-handle")
+        for key in ("PageDown", "PageUp"):
+            with changed(slider):
+                slider.press(key)
+
+
 def _move(slider: Locator, screenshot: Path) -> None:
     """Press one arrow key on a slider and wait until the picture in the same box is another one."""
-    box = slider.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][descendant::img][1]")
-    picture = box.locator("figure img")
     slider.scroll_into_view_if_needed()  # what JupyterLab hasn't shown yet is in no tree
-    before = picture.evaluate(PIXELS)
     value = _says(slider)
     label = slider.locator("xpath=ancestor::*[contains(@class, 'widget-slider')]/label").text_content()
     assert label in _names(slider.page, "slider")
-    assert picture.get_attribute("alt") in _names(slider.page, "image")
     at_the_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
-    slider.press("ArrowLeft" if at_the_end else "ArrowRight")
-    for _ in range(100):
-        if picture.evaluate(PIXELS) != before:
-            break
-        time.sleep(0.1)
-    else:
-        pytest.fail(f"the slider {box.inner_text()!r} moved and its picture stayed the same")
+    with changed(slider) as box:
+        picture = box.locator("figure img")
+        assert picture.get_attribute("alt") in _names(slider.page, "image")
+        slider.press("ArrowLeft" if at_the_end else "ArrowRight")
     assert _says(slider) != value
     images = _names(slider.page, "image")
     assert picture.get_attribute("alt") in images and all(images)
