@@ -6,15 +6,17 @@ from importlib import import_module
 from pathlib import Path
 
 import nbformat
+import pytest
 import reading
 import yaml
 from editions import NOTEBOOKS, ROOT, project, repository
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from rewrite_links import PAGES, README, WITH_LINKS, rewritten, timed
 
 import rvq_tutorial
 
-CONDA_NAMES = {"pytorch": "torch", "playwright-python": "playwright"}
+CONDA_NAMES = {"pytorch": "torch"}
 
 
 def _texts() -> dict:
@@ -26,19 +28,40 @@ def _texts() -> dict:
     return {path: content.decode() for path, content in contents.items() if b"\0" not in content}
 
 
-def test_environment_and_pyproject_name_the_same_dependencies() -> None:
-    extras = project()["optional-dependencies"]
-    brought = {name for extra in ("codec", "course", "lab", "test") for name in extras[extra]}
-    wanted = {"python" + project()["requires-python"], *project()["dependencies"], *brought}
-    wanted -= {"rvq-tutorial[codec]", "rvq-tutorial[course]"}
-    by_pip = {"axe-playwright-python", "constriction", "vector-quantize-pytorch"}  # not known to be on conda-forge
-    wanted = {name for name in wanted if Requirement(name).name not in by_pip}
-    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
-    assert conda[-1] == {"pip": ["-e .[course]", "axe-playwright-python", "vector-quantize-pytorch"]}
-    found = [Requirement(name) for name in conda[:-1] if name != "pip"]
+def _requirements(*extras: str) -> dict[str, Requirement]:
+    """What the package and these extras of it need, by name; what is said last of one holds."""
+    wanted = [
+        *project()["dependencies"],
+        *(name for extra in extras for name in project()["optional-dependencies"][extra]),
+    ]
+    return {each.name: each for each in map(Requirement, wanted) if each.name != project()["name"]}
+
+
+def test_the_environment_of_conda_and_binder_is_that_of_a_learner() -> None:
+    wanted = _requirements("codec", "course", "lab")
+    del wanted["constriction"]  # not known to be on conda-forge; pip brings it
+    *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    assert pip == {"pip": ["-e .[course]"]}
+    found = [Requirement(name) for name in conda if not name.startswith("python=") and name != "pip"]
     assert {(CONDA_NAMES.get(each.name, each.name), each.specifier) for each in found} == {
-        (each.name, each.specifier) for each in map(Requirement, wanted)
+        (each.name, each.specifier) for each in wanted.values()
     }
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # that it warns of is its own
+def test_binder_builds_our_environment_with_the_python_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    from repo2docker.app import Repo2Docker
+    from repo2docker.buildpacks import CondaBuildPack
+
+    monkeypatch.chdir(ROOT)
+    pack = next(pack for each in Repo2Docker().buildpacks if (pack := each("")).detect())
+    pack.platform = "linux/amd64"
+    assert isinstance(pack, CondaBuildPack)
+    assert pack.environment_yaml["dependencies"][0] == f"python={pack.python_version}"
+    assert pack.python_version in SpecifierSet(project()["requires-python"])
+    assert f"conda/environment.py-{pack.python_version}-linux-64.lock" in pack.get_build_script_files()
+    scripts = "".join(script for _, script in pack.get_assemble_scripts())  # those that run with our files in place
+    assert "environment.yml" in scripts
 
 
 def test_every_link_to_the_repository_is_the_one_in_pyproject() -> None:
