@@ -28,11 +28,18 @@ BADGE = (
     "(https://colab.research.google.com/github/{repository}/blob/main/notebooks/{topic}.ipynb)"
 )
 BOOTSTRAP = """\
-# On Colab this installs the course's package. Where it is already installed, it does nothing.
-from importlib.util import find_spec
+# Where the course's package is missing, as on Colab, this installs it.
+import importlib.util, re, subprocess, sys
 
-if find_spec("rvq_tutorial") is None:
-    %pip install -q "rvq-tutorial[course] @ git+https://github.com/{repository}"\
+if importlib.util.find_spec("rvq_tutorial") is None:
+    print("Installing the course's package: give it a minute; no restart is needed afterwards.")
+    package = "rvq-tutorial[course] @ git+https://github.com/{repository}"
+    command = [sys.executable, "-m", "pip", "install", "--no-color", package]
+    pip = subprocess.run(command, capture_output=True, text=True)
+    if pip.returncode:
+        from IPython.core.error import UsageError
+        said = [*re.findall(r"(?:fatal|ERROR): .*", pip.stderr), *pip.stderr.splitlines(), "pip was stopped"]
+        raise UsageError(f"Installing takes a network, git and a public repository, and failed: {{said[0]}}")\
 """
 
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION$", re.MULTILINE | re.DOTALL)

@@ -2,7 +2,8 @@
 
 Words at a pace for technical prose, and some seconds for each line of code and each picture. Measured once: readers
 took 55 to 65 minutes for four notebooks that this rule puts at 49 to 56, and 45 to 60 for three at 52 to 64. Exercises
-are timed by their own headings; what is folded, the list of sources and the solutions at the end are not read.
+are timed by their own headings; what is folded, the cell that installs the package, the list of sources and the
+solutions at the end are not read.
 """
 
 import re
@@ -32,7 +33,7 @@ def minutes(notebook: NotebookNode) -> float:
                 words += 0 if skipped else _with_letters(part.split())
         elif cell.source.startswith("check."):
             skipped = False
-        elif not skipped:
+        elif not skipped and cell.id != "bootstrap":
             lines += _with_letters(cell.source.splitlines())
             pictures += sum("<img" in output.get("data", {}).get("text/html", "") for output in cell.outputs)
     return words / WORDS_A_MINUTE + (lines * SECONDS_A_LINE + pictures * SECONDS_A_PICTURE) / 60

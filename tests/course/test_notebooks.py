@@ -194,10 +194,11 @@ def test_the_tests_run_the_claims_and_each_solved_cell_twice_and_then_all_once_m
     assert len(once) == len(code) and "    return result" in "".join(once)
 
 
-def test_the_time_to_read_is_that_of_words_code_and_pictures_without_exercises_and_folded_text() -> None:
+def test_the_time_to_read_is_that_of_words_code_and_pictures_without_exercises_and_what_is_not_read() -> None:
     picture = new_output("display_data", {"text/html": "<img alt='x'>"})
     cells = [
         new_markdown_cell("# Title\n\n" + 158 * "word " + "\n\n<details>" + 500 * "folded " + "</details>"),
+        new_code_cell("if missing:\n    install()", id="bootstrap"),
         new_code_cell("x = 1\n\ny = 2", outputs=[picture]),
         new_markdown_cell("## Next\n\n### Exercise 1 · Predict · ★☆☆ · 7 minutes\n\n" + 500 * "word "),
         new_code_cell("def f():\n    ...", metadata={"tags": ["exercise"]}),
