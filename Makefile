@@ -1,6 +1,7 @@
 # make lab        set everything up in .venv and open the course in JupyterLab
 # make update     bring the course up to date, and keep what you have changed
 # make test       run every test; fetches a browser for them if there is none
+# make test-colab  run every notebook on an imitation of Colab, for a few minutes; make test runs one
 # make lint       what make test looks at first: style, types, notebooks that are their sources'
 # make notebooks  rebuild the notebooks from notebooks/sources
 # make catalogues bring the catalogues of the other languages in step with the sources
@@ -26,7 +27,7 @@ OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 # large blocks back, where it would keep a hundred megabytes of them.
 KERNELS := GOMP_SPINCOUNT=10000 KMP_BLOCKTIME=1 MALLOC_MMAP_THRESHOLD_=1048576
 
-.PHONY: lab update test test-class lint notebooks solved assignments slides measurements pretrained card bench busy browser
+.PHONY: lab update test test-class test-colab lint notebooks solved assignments slides measurements pretrained card bench busy browser
 
 lab: $(VENV)/.has-lab $(OVERRIDES)
 	$(KERNELS) $(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
@@ -40,6 +41,9 @@ test: lint browser
 	$(BIN)/python tools/build_notebooks.py --rehearsals build/rehearsals
 	$(BIN)/python -m pytest -n 2 --dist loadfile \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 tests build/rehearsals
+
+test-colab: browser
+	$(BIN)/python -m pytest -m "" tests/course/test_colab.py
 
 lint: $(VENV)/.has-test
 	$(BIN)/ruff check .
