@@ -311,7 +311,7 @@ widgets.explore(
 )
 
 # %% [markdown]
-# Run the cell to get its slider, and move it, with the mouse or the arrow keys (in Jupyter Notebook 7: Page Up and Page Down). The codewords take large steps first, then small steps, and soon nothing moves: every codeword is the mean of its cell.
+# Run the cell to get its slider, and move it. The codewords take large steps first, then small steps, and soon nothing moves: every codeword is the mean of its cell.
 #
 # Now the grid and this codebook on the same points. The grid's levels cut the plane into equal boxes; a codebook is free in where its cells lie and how they are shaped:
 
