@@ -154,6 +154,7 @@ def test_a_link_leads_from_a_hint_to_the_solution_and_back(lab: str, page: Page)
 
 
 def test_page_keys_move_the_first_slider_in_notebook_7(page: Page, tmp_path: Path) -> None:
+    """The arrow keys don't: there they are the notebook's, before any slider sees them."""
     course = tmp_path / "course"
     course.mkdir()
     nbformat.write(up_to_the_first_slider(NOTEBOOKS[0]), course / "first.ipynb")
