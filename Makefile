@@ -14,6 +14,8 @@
 # make card       measure the model that ships once more for its model card
 # make bench      measure the quantizers side by side with their peers
 # make busy       measure how long learners wait who share a machine, and what memory each takes
+# make versions   run the package's tests and three notebooks with everything at its oldest, then at its newest
+# make links      see that every address on the pages answers
 PYTHON ?= python3
 
 SHELL := /bin/bash
@@ -27,7 +29,7 @@ OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 # large blocks back, where it would keep a hundred megabytes of them.
 KERNELS := GOMP_SPINCOUNT=10000 KMP_BLOCKTIME=1 MALLOC_MMAP_THRESHOLD_=1048576
 
-.PHONY: lab update test test-class test-colab lint notebooks solved assignments slides measurements pretrained card bench busy browser
+.PHONY: lab update test test-class test-colab lint notebooks solved assignments slides measurements pretrained card bench busy versions links browser
 
 lab: $(VENV)/.has-lab $(OVERRIDES)
 	$(KERNELS) $(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
@@ -85,6 +87,12 @@ bench: $(VENV)/.has-test
 busy: $(VENV)/.has-test
 	$(BIN)/python -m benchmarks.busy
 
+versions: $(VENV)/.has-versions
+	$(BIN)/nox
+
+links: $(VENV)/.has-versions
+	$(BIN)/nox --session links
+
 # Debian's Chromium where we may install it, Playwright's own elsewhere.
 browser: $(VENV)/.has-test
 	@command -v chromium >/dev/null \
@@ -94,6 +102,7 @@ browser: $(VENV)/.has-test
 $(VENV)/.has-lab: EXTRAS := lab
 $(VENV)/.has-teach: EXTRAS := lab,teach
 $(VENV)/.has-test: EXTRAS := lab,teach,test
+$(VENV)/.has-versions: EXTRAS := versions
 
 # Of all that pip says a learner wants to see only that it goes on: the names of what it fetches.
 NAMES := awk '/^Collecting/ { sub(/[^[:alnum:]_.-].*/, "", $$2); printf "%s ", $$2; fflush() } \

@@ -6,7 +6,6 @@ vector's index is the number whose digits are its levels, the first channel's th
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -167,8 +166,11 @@ class ResidualFiniteScalarQuantizer(FiniteScalarQuantizer):
         return torch.stack(indices, -1)
 
     def _sums(self, indices: Tensor) -> list[Tensor]:
-        chosen = zip(self._scales(), indices.unbind(-1), strict=False)
-        return list(accumulate(scale * self._lookup(index) for scale, index in chosen))
+        sums: list[Tensor] = []
+        for scale, index in zip(self._scales(), indices.unbind(-1), strict=False):
+            part = scale * self._lookup(index)
+            sums.append(sums[-1] + part if sums else part)
+        return sums
 
 
 def entropy_loss(x: Tensor, temperature: float = 0.01) -> Tensor:

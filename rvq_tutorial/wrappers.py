@@ -30,7 +30,8 @@ class Projected(VectorLayer):
     def forward(self, x: Tensor, mask: Tensor | None = None, **options: Any) -> QuantizerOutput:
         """As the quantizer inside, to which the options go."""
         output: QuantizerOutput = self.quantizer(self._inside(x, mask), mask, **options)
-        return output._replace(quantized=self._outside(output.quantized, output.indices).to(x.dtype))
+        quantized = self._outside(output.quantized, output.indices).to(x.dtype)
+        return QuantizerOutput(quantized, *output[1:])
 
     def encode(self, x: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
         """x → the indices of the quantizer inside."""

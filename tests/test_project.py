@@ -64,6 +64,38 @@ def test_binder_builds_our_environment_with_the_python_it_names(monkeypatch: pyt
     assert "environment.yml" in scripts
 
 
+def test_whatever_the_course_depends_on_says_how_old_it_may_be() -> None:
+    """Those are the versions with which `make versions` runs the tests."""
+    extras = project()["optional-dependencies"]
+    wanted = map(Requirement, [*project()["dependencies"], *extras["codec"], *extras["course"]])
+    bounds = {each.name: [bound.operator for bound in each.specifier] for each in wanted if not each.extras}
+    assert set(map(tuple, bounds.values())) == {(">=",)}, bounds
+    python = [name.rpartition(" ")[2] for name in project()["classifiers"] if " :: 3." in name]
+    assert project()["requires-python"] == f">={python[0]}"
+
+
+def test_the_workflows_run_commands_that_exist() -> None:
+    targets = re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    sessions = re.findall(r"@nox\.session.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    called = {"tests": [], "weekly": []}
+    for workflow, commands in called.items():
+        text = (ROOT / ".github" / "workflows" / f"{workflow}.yml").read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        assert content["permissions"] == {"contents": "read"}
+        for job in content["jobs"].values():
+            assert all(re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"]) for step in job["steps"] if "uses" in step)
+            for command in [step["run"] for step in job["steps"] if "run" in step]:
+                matrix = job.get("strategy", {}).get("matrix", {})
+                name = (re.findall(r"{{ matrix\.(\w+) }}", command) or [""])[0]
+                commands += [command.replace(f"${{{{ matrix.{name} }}}}", each) for each in matrix.get(name, [""])]
+    known = {f"make {target}" for target in targets}
+    known |= {f'pipx run --spec "nox[uv]" nox --session {session}' for session in sessions}
+    assert called["tests"] == ["make test"]
+    assert set(called["weekly"]) <= known, set(called["weekly"]) - known
+    assert set(sessions) <= {command.rpartition(" ")[2] for command in called["weekly"]}
+    assert "cache" not in re.sub("#.*", "", text)  # weekly, everything is installed anew
+
+
 def test_every_link_to_the_repository_is_the_one_in_pyproject() -> None:
     for path in WITH_LINKS:
         text = path.read_text(encoding="utf-8")

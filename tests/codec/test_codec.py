@@ -19,6 +19,8 @@ from rvq_tutorial.codec import Codec, CodecError, container, layers, tiles
 from rvq_tutorial.codec.pictures import read_photo
 
 STRIDE = 4
+NEEDS_POSIX = pytest.mark.skipif(os.name != "posix", reason="no such files on this system")
+NEEDS_A_FULL_DISK = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full disk on this system")
 
 
 def random_image(height, width, seed=0):
@@ -754,6 +756,7 @@ def test_the_output_may_not_be_what_is_read(capsys, model_file, photo, file, tmp
     assert model.read_bytes() == model_file.read_bytes()
 
 
+@NEEDS_POSIX
 def test_a_file_to_the_standard_output_has_nothing_else_in_it(model_file, photo):
     """What there is to say goes elsewhere."""
     written = terminal("compress", photo, "/dev/stdout", "--model", model_file, stdout=subprocess.PIPE)
@@ -763,11 +766,13 @@ def test_a_file_to_the_standard_output_has_nothing_else_in_it(model_file, photo)
     assert os.path.exists("/dev/stdout")
 
 
+@NEEDS_POSIX
 def test_files_come_from_pipes(file, tmp_path):
     read = terminal("info", "/dev/stdin", input=file, stdout=subprocess.PIPE)
     assert read.returncode == 0 and b"num_bytes: %d\n" % len(file) in read.stdout
 
 
+@NEEDS_A_FULL_DISK
 def test_a_full_disk_is_one_sentence(model_file, photo, file, tmp_path):
     """For the output, and for the report."""
     (tmp_path / "full").symlink_to("/dev/full")
@@ -781,6 +786,7 @@ def test_a_full_disk_is_one_sentence(model_file, photo, file, tmp_path):
     assert report.stderr == b"info: The report can't be written: No space left on device\n"
 
 
+@NEEDS_POSIX
 def test_an_interrupt_is_one_sentence(model_file, tmp_path):
     """A real one, while the command waits for its input; what stood there stays."""
     script = f"""

@@ -71,3 +71,14 @@ def test_a_number_beyond_the_range_is_refused():
     decoder = range_coder.RangeDecoder(np.full(4, 2**32 - 1, np.uint32))
     with pytest.raises(ValueError, match="beyond the range"):
         decoder.decode(OURS, np.ones((1, 256), np.float32))
+
+
+def test_a_carry_runs_through_words_of_ones():
+    """Symbols whose range holds a number just below a half, and then the last, which is above it."""
+    words = np.array([2**31 - 1, *[2**32 - 1] * 7], np.uint32)
+    weights = np.ones((12, 255), np.float32)
+    symbols = stream.queue.RangeDecoder(words).decode(THEIRS, weights)
+    message = [(symbols, weights), (np.array([254], np.int32), weights[:1])]
+    carried = written(range_coder.RangeEncoder(), OURS, message).tolist()
+    assert carried[:2] == [2**31, 0]
+    assert carried == written(stream.queue.RangeEncoder(), THEIRS, message).tolist()
