@@ -3,19 +3,29 @@
 import re
 import subprocess
 from importlib import import_module
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
+import catalogues
+import fidelity
 import nbformat
+import po
 import pytest
 import reading
+import texts
 import yaml
+from babel.messages.catalog import Message
 from editions import NOTEBOOKS, ROOT, project, repository
+from languages import LANGUAGES
+from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from rewrite_links import PAGES, README, WITH_LINKS, rewritten, timed
+from rewrite_links import BUILT, PAGES, README, TRANSLATED, WITH_LINKS, rewritten, timed
 
 import rvq_tutorial
 
+CHINESE = ROOT / "README.zh-CN.md"
+READMES = [README, *TRANSLATED]
 CONDA_NAMES = {"pytorch": "torch"}
 
 
@@ -103,9 +113,10 @@ def test_every_link_to_the_repository_is_the_one_in_pyproject() -> None:
 
 
 def test_every_notebook_has_its_own_badge_and_installs_this_repository() -> None:
-    for path in NOTEBOOKS.glob("*.ipynb"):
+    for path in BUILT:
         text = path.read_text(encoding="utf-8")
-        assert f"colab.research.google.com/github/{repository()}/blob/main/notebooks/{path.name})" in text
+        place = path.relative_to(ROOT).as_posix()
+        assert f"colab.research.google.com/github/{repository()}/blob/main/{place})" in text
         assert f"git+https://github.com/{repository()}" in text
 
 
@@ -124,10 +135,13 @@ def _local_links(page: Path) -> set[str]:
     return {link for pair in links for link in pair if link and not re.match(r"\w+:", link)}
 
 
-def test_the_pages_link_to_what_exists_and_the_readme_to_every_notebook() -> None:
-    for page in (*PAGES, ROOT / "CHANGELOG.md"):
-        assert not [link for link in _local_links(page) if not (page.parent / link).exists()], page.name
-    assert {f"notebooks/{path.name}" for path in NOTEBOOKS.glob("*.ipynb")} <= _local_links(README)
+def test_the_pages_link_to_what_exists_and_the_readmes_to_every_notebook() -> None:
+    to_come = tuple(f"notebooks/{language}/" for language in catalogues.languages() if language not in LANGUAGES)
+    for page in (*PAGES, *TRANSLATED, ROOT / "CHANGELOG.md"):
+        missing = [link for link in _local_links(page) if not (page.parent / link).exists()]
+        assert not [link for link in missing if not link.startswith(to_come)], page.name
+    linked = {link for readme in READMES for link in _local_links(readme)}
+    assert {path.relative_to(ROOT).as_posix() for path in BUILT} <= linked
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
@@ -135,11 +149,78 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert set(PAGES) - {README} <= reached
 
 
-def test_the_readme_states_the_minutes_that_each_notebook_takes() -> None:
-    text = README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.name)
+def test_the_readme_states_the_minutes_that_each_notebook_takes(readme: Path) -> None:
+    text = readme.read_text(encoding="utf-8")
     assert len(re.findall(r"\| \d+ \+ \d+ \|", text)) == len(list(NOTEBOOKS.glob("*.ipynb")))
     assert text == timed(text), "run tools/rewrite_links.py"
     assert timed(re.sub(r"\d+ \+ \d+", "1 + 1", text)) == text
+
+
+def _pieces(readme: Path) -> list[tuple[str, str]]:
+    """Headings, paragraphs, items, a table's cells and snippets, each with what it is.
+
+    Apart are the first line, which leads to the other languages, the comments in snippets, and a language's folder.
+    """
+    text = readme.read_text(encoding="utf-8").partition("\n")[2].replace("(README.zh-CN.md)", "(README.md)")
+    tokens = MarkdownIt().enable("table").parse(re.sub(r"notebooks/[a-z][a-z]/", "notebooks/", text))
+    pieces = []
+    for before, token in pairwise(tokens):
+        if token.type == "inline" and token.content:
+            pieces.append((f"{before.tag} {before.level}", " ".join(token.content.split())))
+        elif token.type == "fence":
+            pieces.append((token.info, re.sub(r" *# .*", "", token.content)))
+    return pieces
+
+
+def _out_of_step(english: Path, translated: Path) -> list[tuple[str, list[str]]]:
+    """What a translated README has not as the English one has it: snippets, links, code, numbers, marks."""
+    found = []
+    for (kind, text), (other_kind, other) in zip_longest(_pieces(english), _pieces(translated), fillvalue=("", "")):
+        if kind != other_kind:
+            return [*found, (text[:60], [f"{kind!r} stands where {other_kind!r} does: {other[:60]}"])]
+        if kind in ("sh", "python"):
+            faults = ["has another snippet"] if text != other else []
+        else:
+            has_words = texts.has_words(re.sub(r"\]\(\S+\)", "]", text))
+            faults = [*fidelity.faults(Message(text, other, user_comments=[] if has_words else [fidelity.SAME]))]
+        found += [(text[:60], faults)] if faults else []
+    return found
+
+
+def test_the_chinese_readme_is_in_step_with_the_english_one() -> None:
+    assert _out_of_step(README, CHINESE) == []
+    for readme, other in ((README, CHINESE), (CHINESE, README)):
+        assert f"]({other.name})" in readme.read_text(encoding="utf-8").partition("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "seen"),
+    [
+        ("\n## Symbols\n", "\n### Symbols\n", "'h2 0'|'h3 0'"),
+        ("\n- **VS Code.**", "\n- **Emacs.** As well.\n- **VS Code.**", "other code"),
+        ("num_quantizers=8, ", "num_quantizers=4, ", "another snippet"),
+        ("  # from the first two stages alone", "", "^$"),
+        ("](docs/package.md)", "](docs/others.md)", "other links"),
+        ("| 45 + 38 |", "| 45 + 39 |", "other numbers"),
+        ("| a vector that", "| `a` vector that", "other code"),
+    ],
+)
+def test_an_edited_readme_waits_for_the_chinese_one(old: str, new: str, seen: str, tmp_path: Path) -> None:
+    text, edited = README.read_text(encoding="utf-8"), tmp_path / "README.md"
+    assert old in text
+    edited.write_text(text.replace(old, new), encoding="utf-8")
+    found = _out_of_step(edited, CHINESE)
+    assert re.search(seen, " ".join(fault for _, faults in found for fault in faults)), found
+
+
+def test_the_course_map_asks_the_notebooks_questions() -> None:
+    """As they are translated there."""
+    words = po.words(catalogues.path_of("judging", "zh"))
+    asked = re.compile(r"^\| \[(\d\d)\].*?\| (.*?) \|", re.MULTILINE)
+    english, chinese = (asked.findall(readme.read_text(encoding="utf-8")) for readme in (README, CHINESE))
+    assert len(english) == len(list(NOTEBOOKS.glob("*.ipynb")))
+    assert [words[" · ".join(row)] for row in english] == [" · ".join(row) for row in chinese]
 
 
 def test_every_notebook_is_read_in_45_minutes() -> None:

@@ -12,8 +12,10 @@ import reading
 from editions import NOTEBOOKS, ROOT, repository
 
 README = ROOT / "README.md"
+TRANSLATED = sorted(ROOT.glob("README.*.md"))  # the README in other languages
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITH_LINKS = [*PAGES, ROOT / "CITATION.cff", *sorted(NOTEBOOKS.glob("*.ipynb"))]
+BUILT = [path for folder in ("", "[a-z][a-z]/") for path in sorted(NOTEBOOKS.glob(f"{folder}*.ipynb"))]
+WITH_LINKS = [*PAGES, *TRANSLATED, ROOT / "CITATION.cff", *BUILT]
 
 LINK = re.compile(
     r"(colab\.research\.google\.com/github/|mybinder\.org/v2/gh/"
@@ -28,11 +30,14 @@ def rewritten(text: str) -> str:
 
 
 def timed(text: str) -> str:
-    """The README's text with each notebook's minutes in its row: to read, and to solve the exercises."""
+    """A README's text with each notebook's minutes in its row: to read, and to solve the exercises.
+
+    They are those of the English notebook, whatever the language: it has the same paragraphs, pictures and exercises.
+    """
     for path in NOTEBOOKS.glob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         minutes = f"{round(reading.minutes(notebook))} + {reading.exercise_minutes(notebook)}"
-        row = rf"(\(notebooks/{path.name}\).*\| )\d+ \+ \d+( \|)"
+        row = rf"(\(notebooks/(?:[a-z][a-z]/)?{path.name}\).*\| )\d+ \+ \d+( \|)"
         text = re.sub(row, rf"\g<1>{minutes}\2", text)
     return text
 
@@ -41,7 +46,8 @@ def main() -> None:
     """Rewrite the files in place."""
     for path in WITH_LINKS:
         path.write_text(rewritten(path.read_text(encoding="utf-8")), encoding="utf-8")
-    README.write_text(timed(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for readme in (README, *TRANSLATED):
+        readme.write_text(timed(readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
