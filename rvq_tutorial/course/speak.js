@@ -1,7 +1,6 @@
-// Makes a box of sliders or buttons usable without a mouse and without eyes; `this` is an image in that box. Jupyter
-// takes Enter from a button and, in Notebook 7, the arrows from a slider: here keys belong to what has the focus.
-// ipywidgets leave a slider's handle without a name and tell its index for its value: it gets the name and the value
-// that stand beside it. And the words of a new picture are read out.
+// Makes a box of sliders usable without a mouse and without eyes; `this` is an image in that box. ipywidgets leave a
+// slider's handle without a name and tell its index for its value: it gets the name and the value that stand beside it.
+// Its keys are its own, where Notebook 7 would take the arrows; and the words of a new picture are read out.
 const set = (node, attributes) => Object.entries(attributes).forEach(([name, value]) => node.setAttribute(name, value));
 const tell = box => box.querySelectorAll('.widget-hslider').forEach(slider => {
     const [handle, label, readout] = ['.noUi-handle, .ui-slider-handle', '.widget-label', '.widget-readout']
@@ -21,11 +20,6 @@ const attend = tries => {
         return;
     }
     set(box, {'data-lm-suppress-shortcuts': true});
-    box.addEventListener('keydown', press => {
-        if (press.key !== 'Enter' || !press.target.matches('button')) return;
-        press.preventDefault();
-        press.target.click();
-    });
     set(box.querySelector('.widget-html-content'), {'aria-live': 'polite'});
     new MutationObserver(() => tell(box)).observe(box, {childList: true, characterData: true, subtree: true});
     tell(box);

@@ -142,7 +142,7 @@ class Upload:
         kinds = ", ".join(map(str.upper, UPLOADS))
         limit = ipywidgets.HTML(f"<small>{said(LIMIT, kinds=kinds, megabytes=UPLOAD_MEGABYTES)}</small>")
         self.button.tooltip = ""  # or ipywidgets 8 describe it as "null"
-        self.box = ipywidgets.VBox([self.button, limit, _voice()])
+        self.box = ipywidgets.VBox([self.button, limit])
 
     def photo(self, otherwise: Tensor) -> Tensor:
         """The photo that was uploaded, (3, H, W) with values in [0, 1], or `otherwise` if none was.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from front_ends import MINUTE, PIXELS, ROOT, SCREENSHOTS, changed, served, up_to_the_first_slider
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -229,8 +230,6 @@ def _holds_when_narrow(page: Page) -> None:
 
 def _axe_finds_nothing_of_ours(page: Page) -> None:
     """axe-core on the prose and the outputs; what is around them is JupyterLab's."""
-    from axe_playwright_python.sync_playwright import Axe  # here, so that without it the rest still runs
-
     ours = {"include": [[".jp-Notebook .jp-RenderedMarkdown"], [".jp-Notebook .jp-OutputArea-output"]]}
     found = Axe().run(page, context=ours).response["violations"]
     assert [(rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in found] == []

@@ -273,7 +273,7 @@ def test_of_a_transparent_upload_it_is_said_what_became_of_it(capsys):
 def test_the_button_says_what_it_takes_and_how_much():
     """A phone that is asked for JPEG hands its HEIC photos over as such; asked for image/* it would not."""
     upload = widgets.Upload()
-    button, words, _ = upload.box.children
+    button, words = upload.box.children
     assert button is upload.button
     kinds = [kind.removeprefix("image/").upper() for kind in button.accept.split(",")]
     assert "HEIC" not in kinds and {"JPEG", "PNG"} <= set(kinds)
