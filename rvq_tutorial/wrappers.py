@@ -31,7 +31,8 @@ class Projected(VectorLayer):
         """As the quantizer inside, to which the options go."""
         output: QuantizerOutput = self.quantizer(self._inside(x, mask), mask, **options)
         quantized = self._outside(output.quantized, output.indices).to(x.dtype)
-        return QuantizerOutput(quantized, *output[1:])
+        losses = output.codebook_loss, output.commitment_loss, output.loss, output.stage_losses
+        return QuantizerOutput(quantized, output.indices, *losses)
 
     def encode(self, x: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
         """x → the indices of the quantizer inside."""
