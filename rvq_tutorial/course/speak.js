@@ -1,6 +1,6 @@
-// Makes a box of sliders usable without a mouse and without eyes; `this` is an image in that box. ipywidgets leave a
+// Makes a box of sliders usable without eyes; `this` is an image in that box. ipywidgets leave a
 // slider's handle without a name and tell its index for its value: it gets the name and the value that stand beside it.
-// Its keys are its own, where Notebook 7 would take the arrows; and the words of a new picture are read out.
+// And the words of a new picture are read out.
 const set = (node, attributes) => Object.entries(attributes).forEach(([name, value]) => node.setAttribute(name, value));
 const tell = box => box.querySelectorAll('.widget-hslider').forEach(slider => {
     const [handle, label, readout] = ['.noUi-handle, .ui-slider-handle', '.widget-label', '.widget-readout']
@@ -19,7 +19,6 @@ const attend = tries => {
         if (tries) setTimeout(attend, 100, tries - 1);
         return;
     }
-    set(box, {'data-lm-suppress-shortcuts': true});
     set(box.querySelector('.widget-html-content'), {'aria-live': 'polite'});
     new MutationObserver(() => tell(box)).observe(box, {childList: true, characterData: true, subtree: true});
     tell(box);

@@ -198,7 +198,7 @@ def _sliders(choices: Mapping[str, Sequence[Any]]) -> dict[str, ipywidgets.Selec
 
 
 def _voice() -> ipywidgets.HTML:
-    """What lets keys and screen readers into the box around it: a widget runs no script, but what a loaded image says.
+    """What makes the box around it speak to screen readers: a widget runs no script, but what a loaded image says.
 
     Where a page forbids even that, sliders have no name; the pictures keep their words.
     """
