@@ -2,6 +2,7 @@
 # make update     bring the course up to date, and keep what you have changed
 # make test       run every test; fetches a browser for them if there is none
 # make test-colab  run every notebook on an imitation of Colab, for a few minutes; make test runs one
+# make test-all   the same with all notebooks of the other languages, of which make test runs one
 # make lint       what make test looks at first: style, types, notebooks that are their sources'
 # make notebooks  rebuild the notebooks from notebooks/sources
 # make catalogues bring the catalogues of the other languages in step with the sources
@@ -10,6 +11,7 @@
 # make assignments  write the course as nbgrader's assignments to build/assignments
 # make slides     write slides, a page a notebook, to build/slides
 # make test-class  grade all assignments with nbgrader: solved, half solved and empty; an hour
+# make font       cut the letters of Chinese pictures out of Debian's fonts-noto-cjk
 # make pretrained  train the model that ships with the course, and measure it for its model card
 # make card       measure the model that ships once more for its model card
 # make bench      measure the quantizers side by side with their peers
@@ -29,7 +31,7 @@ OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 # large blocks back, where it would keep a hundred megabytes of them.
 KERNELS := GOMP_SPINCOUNT=10000 KMP_BLOCKTIME=1 MALLOC_MMAP_THRESHOLD_=1048576
 
-.PHONY: lab update test test-class test-colab lint notebooks solved assignments slides measurements pretrained card bench busy versions links browser
+.PHONY: lab update test test-all test-class test-colab lint notebooks catalogues font solved assignments slides measurements pretrained card bench busy versions links browser
 
 lab: $(VENV)/.has-lab $(OVERRIDES)
 	$(KERNELS) $(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/README.md
@@ -38,11 +40,17 @@ update:
 	@$(PYTHON) tools/update.py
 
 # Every notebook runs unsolved; solved, each cell twice in a row and then all once more; and as it is, in a browser.
+# Of another language, whose code is the same, one runs as a learner gets it.
+OTHERS := 04_*
 test: lint browser
 	rm -rf build/rehearsals
 	$(BIN)/python tools/build_notebooks.py --rehearsals build/rehearsals
-	$(BIN)/python -m pytest -n 2 --dist loadfile \
-	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 tests build/rehearsals
+	shopt -s nullglob; $(BIN)/python -m pytest -n 2 --dist loadfile \
+	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 \
+	    tests build/rehearsals/{unsolved,solved} build/rehearsals/[a-z][a-z]/$(OTHERS)
+
+test-all:
+	$(MAKE) test OTHERS='*'
 
 test-colab: browser
 	$(BIN)/python -m pytest -m "" tests/course/test_colab.py
@@ -59,6 +67,9 @@ notebooks: $(VENV)/.has-test
 
 catalogues: $(VENV)/.has-test
 	$(BIN)/python tools/catalogues.py
+
+font: $(VENV)/.has-test
+	$(BIN)/python tools/font.py
 
 solved: $(VENV)/.has-teach
 	$(BIN)/python tools/build_notebooks.py --solved build/solved

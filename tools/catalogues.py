@@ -14,6 +14,7 @@ import argparse
 import ast
 import configparser
 import difflib
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ def path_of(name: str, language: str) -> Path:
 # What there is to translate
 
 
+@functools.cache
 def templates() -> dict[str, Template]:
     """What each catalogue should hold, by its name."""
     return {**_of_notebooks(), **_of_package()}
@@ -200,14 +202,20 @@ def lacking(name: str, language: str) -> Iterator[str]:
     """What is wrong with the entries of a catalogue, and where it isn't in step with the sources."""
     path, wanted = path_of(name, language), templates()[name]
     where, entries = path.relative_to(ROOT), {entry.id: entry for entry in po.read(path)}
+    terms = fidelity.terms(SOURCES / language / "terms.csv")
     for text in wanted:
         if text not in entries:
             yield f"{where}: {text[:60]!r} is missing; run `make catalogues`"
     for text, entry in entries.items():
         if text not in wanted:
             yield f"{where}: {text[:60]!r} is no longer there; run `make catalogues`"
-        else:
-            yield from (f"{where}: {text[:60]!r} {fault}" for fault in fidelity.faults(entry))
+            continue
+        for fault in (*fidelity.faults(entry), *fidelity.other_terms(entry, terms)):
+            yield f"{where}: {text[:60]!r} {fault}"
+    if name in topics() and all(entry.string for entry in entries.values()):
+        with speaking(language):
+            prose = [cell.source for cell in learner_edition(name).cells if cell.cell_type == "markdown"]
+        yield from (f"{where}: {fault}" for fault in fidelity.not_introduced("\n".join(prose), terms))
 
 
 def preview(topic: str, language: str) -> None:

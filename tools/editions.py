@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from itertools import groupby
 
 import nbformat
-from languages import NOTEBOOKS, ROOT, SOURCES, source
+from languages import ENGLISH, ROOT, SOURCES, folder, source, spoken
+from languages import NOTEBOOKS as NOTEBOOKS  # where the tools look for it
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
+
+from rvq_tutorial.language import later, said
 
 try:
     import tomllib
@@ -25,27 +28,34 @@ READING_TIME = "{{reading_time}}"
 
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-    "(https://colab.research.google.com/github/{repository}/blob/main/notebooks/{topic}.ipynb)"
+    "(https://colab.research.google.com/github/{repository}/blob/main/{path})"
 )
 BOOTSTRAP = """\
-# Where the course's package is missing, as on Colab, this installs it.
+# {remark}
 import importlib.util, re, subprocess, sys
 
 if importlib.util.find_spec("rvq_tutorial") is None:
-    print("Installing the course's package: give it a minute; no restart is needed afterwards.")
+    print("{patience}")
     package = "rvq-tutorial[course] @ git+https://github.com/{repository}"
     command = [sys.executable, "-m", "pip", "install", "--no-color", package]
     pip = subprocess.run(command, capture_output=True, text=True)
     if pip.returncode:
         from IPython.core.error import UsageError
         said = [*re.findall(r"(?:fatal|ERROR): .*", pip.stderr), *pip.stderr.splitlines(), "pip was stopped"]
-        raise UsageError(f"Installing takes a network, git and a public repository, and failed: {{said[0]}}")\
+        raise UsageError(f"{failure}")\
+"""
+
+SPEAK = """
+
+from rvq_tutorial.course import use
+
+use("{language}")\
 """
 
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION$", re.MULTILINE | re.DOTALL)
 MARKER = re.compile(r"^ *### (BEGIN|END) SOLUTION\n?", re.MULTILINE)
 NAME = re.compile(r"^def (\w+)", re.MULTILINE)
-STUB = "...  # your code here"
+STUB = later("...  # your code here")
 CHECK = re.compile(r"^check\.(\w+)\((\w+)\)$")
 # nbgrader takes the test out of what it releases, and puts it back when it grades.
 GRADED = """\
@@ -82,7 +92,8 @@ def learner_edition(topic: str) -> NotebookNode:
     """
     notebook = _assembled(topic)
     solutions = _take_solutions_out(topic, notebook.cells)
-    last = "## Solutions\n\nOne right answer to each exercise. Another may be as good: the check decides."
+    sentence = said("One right answer to each exercise. Another may be as good: the check decides.")
+    last = f"## {said('Solutions')}\n\n{sentence}"
     notebook.cells = [*_for_readers(notebook.cells), new_markdown_cell(last, id="solutions"), *solutions]
     return notebook
 
@@ -136,12 +147,13 @@ def _take_solutions_out(topic: str, cells: list[NotebookNode]) -> list[NotebookN
             raise SourceError(f"{topic}: no cell tagged 'hint' follows this exercise:\n{cell.source}")
         name, hint = NAME.search(cell.source)[1], cells[index + 1]
         solution = new_markdown_cell(id=f"solution-{name}")
-        back = _link("Back to the exercise", hint)
-        folded = _folded("Solution", f"{_fenced(_without_markers(cell.source))}\n\n{back}")
+        back = _link(said("Back to the exercise"), hint)
+        folded = _folded(said("Solution"), f"{_fenced(_without_markers(cell.source))}\n\n{back}")
         solution.source = f"### {_place(solution)}{name}\n\n{folded}"
         solutions.append(solution)
-        hint.source += f"\n\nThe solution stands at the end of the notebook, under {_link(name, solution)}."
-        cell.source = SOLUTION.sub(rf"\1{STUB}", cell.source)
+        where = said("The solution stands at the end of the notebook, under {link}.", link=_link(name, solution))
+        hint.source += f"\n\n{where}"
+        cell.source = SOLUTION.sub(rf"\1{said(STUB)}", cell.source)
     return solutions
 
 
@@ -157,9 +169,9 @@ def _solved(topic: str) -> NotebookNode:
 
 def _open_as_built(topic: str, notebook: NotebookNode) -> None:
     """Open with the times that were measured when the notebook was built."""
-    built = NOTEBOOKS / f"{topic}.ipynb"
+    built = folder() / f"{topic}.ipynb"
     if not built.exists():
-        raise SourceError(f"{topic}: notebooks/{topic}.ipynb is missing; run `make notebooks`.")
+        raise SourceError(f"{topic}: {built.relative_to(ROOT)} is missing; run `make notebooks`.")
     notebook.cells[0].source = nbformat.read(built, as_version=4).cells[0].source
 
 
@@ -203,7 +215,9 @@ def _for_readers(cells: list[NotebookNode]) -> Iterator[NotebookNode]:
         first, *rest = group
         heading, _, text = first.source.partition("\n")
         texts = [cell.source if cell.cell_type == "markdown" else _fenced(cell.source) for cell in rest]
-        folded = _folded(f"For doubters: {heading.lstrip('# ')}", "\n\n".join([text.strip(), *texts]))
+        folded = _folded(
+            said("For doubters: {heading}", heading=heading.lstrip("# ")), "\n\n".join([text.strip(), *texts])
+        )
         yield new_markdown_cell(folded, id=first.id, metadata=first.metadata)
 
 
@@ -224,12 +238,24 @@ def _assembled(topic: str) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata = {key: cell.metadata[key] for key in ("tags",) if key in cell.metadata}
         if tagged(cell, "hint"):
-            cell.source = _folded(f"{_place(cell)}Hint", cell.source)
-    badge = BADGE.format(repository=repository(), topic=topic)
+            cell.source = _folded(f"{_place(cell)}{said('Hint')}", cell.source)
+    badge = BADGE.format(repository=repository(), path=(folder() / f"{topic}.ipynb").relative_to(ROOT).as_posix())
     first.source = f"{title}\n\n{badge}\n\n{opening.lstrip()}".rstrip()
-    bootstrap = new_code_cell(BOOTSTRAP.format(repository=repository()), id="bootstrap")
-    notebook.cells = [first, bootstrap, *rest]
+    notebook.cells = [first, new_code_cell(_bootstrap(), id="bootstrap"), *rest]
     return notebook
+
+
+def _bootstrap() -> str:
+    """The code of the first cell: it installs the package where it is missing, and chooses the notebook's language."""
+    install = BOOTSTRAP.format(
+        repository=repository(),
+        remark=said("Where the course's package is missing, as on Colab, this installs it."),
+        patience=said("Installing the course's package: give it a minute; no restart is needed afterwards."),
+        failure=said(
+            "Installing takes a network, git and a public repository, and failed: {reason}", reason="{said[0]}"
+        ),
+    )
+    return install if spoken() == ENGLISH else install + SPEAK.format(language=spoken())
 
 
 def tagged(cell: NotebookNode, tag: str) -> bool:

@@ -41,7 +41,8 @@ def used(language: str) -> set[str]:
 
 def known(font: Path) -> set[str]:
     """The characters that a font has."""
-    return set(map(chr, TTFont(font, lazy=True).getBestCmap()))
+    with TTFont(font, lazy=True) as opened:
+        return set(map(chr, opened.getBestCmap()))
 
 
 def plain() -> set[str]:

@@ -6,6 +6,7 @@ import itertools
 import math
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,7 +184,7 @@ def _uploaded(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[s
 
 def _sliders(choices: Mapping[str, Sequence[Any]]) -> dict[str, ipywidgets.SelectionSlider]:
     labels = {name: said(LABELS.get(name, name.replace("_", " "))) for name in choices}
-    width = f"{0.6 * max(map(len, labels.values())) + 1:.1f}em"  # room for the longest label
+    width = f"{max(map(_ems, labels.values())) + 1:.1f}em"  # room for the longest label
     return {
         name: ipywidgets.SelectionSlider(
             options=[(f"{value:g}" if isinstance(value, float) else str(value), value) for value in values],
@@ -195,6 +196,11 @@ def _sliders(choices: Mapping[str, Sequence[Any]]) -> dict[str, ipywidgets.Selec
         )
         for name, values in choices.items()
     }
+
+
+def _ems(text: str) -> float:
+    """About how wide a text is: a Chinese character is as wide as it is high."""
+    return sum(1.0 if unicodedata.east_asian_width(character) in "FW" else 0.6 for character in text)
 
 
 def _voice() -> ipywidgets.HTML:

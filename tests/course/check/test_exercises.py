@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import jupytext
 import pytest
+from languages import ENGLISH, LANGUAGES
 
-from rvq_tutorial.course import check
+from rvq_tutorial.course import check, use
 
 SOURCES = Path(__file__).parents[3] / "notebooks" / "sources"
 DEFINITIONS = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
@@ -99,3 +100,25 @@ def test_a_check_says_what_is_wrong(name: str, answer: Any, words: str, capsys: 
     getattr(check, name)(answer)
     said = capsys.readouterr().out
     assert re.fullmatch(r"✗ .*\n", said) and re.search(words, said), said
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+@each_exercise
+def test_a_check_speaks_the_languages_of_the_notebooks(
+    exercise: Exercise, language: str, capsys: pytest.CaptureFixture
+) -> None:
+    """Of a right answer and of two wrong ones."""
+
+    def said(answer: Any) -> str:
+        getattr(check, exercise.name)(answer)
+        return capsys.readouterr().out
+
+    wrong = [answer for answer, _ in WRONG[exercise.name]][:2]
+    english = [said(answer) for answer in (solution(exercise), *wrong)]
+    use(language)
+    try:
+        other = [said(answer) for answer in (solution(exercise), *wrong)]
+    finally:
+        use(ENGLISH)
+    assert [line[0] for line in other] == ["✓", "✗", "✗"] == [line[0] for line in english]
+    assert not set(other) & set(english)
