@@ -16,7 +16,7 @@ import texts
 import yaml
 from babel.messages.catalog import Message
 from editions import NOTEBOOKS, ROOT, project, repository
-from languages import LANGUAGES
+from languages import LANGUAGES, SOURCES
 from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -174,8 +174,8 @@ def _pieces(readme: Path) -> list[tuple[str, str]]:
 
 
 def _out_of_step(english: Path, translated: Path) -> list[tuple[str, list[str]]]:
-    """What a translated README has not as the English one has it: snippets, links, code, numbers, marks."""
-    found = []
+    """What a translated README has not as the English one has it: snippets, links, code, numbers, marks, terms."""
+    found, terms = [], fidelity.terms(SOURCES / "zh" / "terms.csv")
     for (kind, text), (other_kind, other) in zip_longest(_pieces(english), _pieces(translated), fillvalue=("", "")):
         if kind != other_kind:
             return [*found, (text[:60], [f"{kind!r} stands where {other_kind!r} does: {other[:60]}"])]
@@ -183,7 +183,8 @@ def _out_of_step(english: Path, translated: Path) -> list[tuple[str, list[str]]]
             faults = ["has another snippet"] if text != other else []
         else:
             has_words = texts.has_words(re.sub(r"\]\(\S+\)", "]", text))
-            faults = [*fidelity.faults(Message(text, other, user_comments=[] if has_words else [fidelity.SAME]))]
+            entry = Message(text, other, user_comments=[] if has_words else [fidelity.SAME])
+            faults = [*fidelity.faults(entry), *fidelity.other_terms(entry, terms)]
         found += [(text[:60], faults)] if faults else []
     return found
 
@@ -204,6 +205,7 @@ def test_the_chinese_readme_is_in_step_with_the_english_one() -> None:
         ("](docs/package.md)", "](docs/others.md)", "other links"),
         ("| 45 + 38 |", "| 45 + 39 |", "other numbers"),
         ("| a vector that", "| `a` vector that", "other code"),
+        ("the codewords; together", "the perplexity; together", "has perplexity, but not 困惑度"),
     ],
 )
 def test_an_edited_readme_waits_for_the_chinese_one(old: str, new: str, seen: str, tmp_path: Path) -> None:

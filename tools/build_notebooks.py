@@ -50,7 +50,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 SECONDS_PER_CELL = 300
 NBGRADER_CONFIG = Path(__file__).with_name("nbgrader_config.py")
 MEGABYTES = 2  # at most: what is larger opens slowly, and in some viewers not at all
-README_PICTURE = NOTEBOOKS / "rebuilt.png"
+README_PICTURE = "rebuilt.png"  # it lies beside the notebooks of its language
 RUN_TIME_KEY = "run_time_seconds"  # of a notebook's metadata: what was measured when it was executed
 REMEDY = "run `make notebooks`."
 
@@ -217,7 +217,7 @@ def _write_readme_picture(notebook: NotebookNode) -> None:
             (encoded,) = re.findall(r'src="data:image/\w+;base64,([^"]+)"', cell.outputs[0].data["text/html"])
             content = io.BytesIO()
             Image.open(io.BytesIO(base64.b64decode(encoded))).save(content, format="PNG", optimize=True)
-            _replace(README_PICTURE, content.getvalue())
+            _replace(folder() / README_PICTURE, content.getvalue())
 
 
 def _replace(path: Path, content: bytes) -> None:
