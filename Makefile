@@ -2,7 +2,7 @@
 # make update     bring the course up to date, and keep what you have changed
 # make test       run every test; fetches a browser for them if there is none
 # make test-colab  run every notebook on an imitation of Colab, for a few minutes; make test runs one
-# make test-all   the same with all notebooks of the other languages, of which make test runs one
+# make test-all   the same with every notebook in the browser and in each language, of which make test runs one
 # make lint       what make test looks at first: style, types, notebooks that are their sources'
 # make notebooks  rebuild the notebooks from notebooks/sources
 # make catalogues bring the catalogues of the other languages in step with the sources
@@ -39,18 +39,19 @@ lab: $(VENV)/.has-lab $(OVERRIDES)
 update:
 	@$(PYTHON) tools/update.py
 
-# Every notebook runs unsolved; solved, each cell twice in a row and then all once more; and as it is, in a browser.
-# Of another language, whose code is the same, one runs as a learner gets it.
+# Every notebook runs unsolved, and solved: each cell twice in a row, and then all once more. One runs in a browser, as it
+# is. Of another language, whose code is the same, one runs as a learner gets it, and in the browser.
+MARKS := not whole and not weekly
 OTHERS := 04_*
 test: lint browser
 	rm -rf build/rehearsals
 	$(BIN)/python tools/build_notebooks.py --rehearsals build/rehearsals
-	shopt -s nullglob; $(BIN)/python -m pytest -n 2 --dist loadfile \
+	shopt -s nullglob; $(BIN)/python -m pytest -n 2 --dist loadfile -m '$(MARKS)' \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 \
 	    tests build/rehearsals/{unsolved,solved} build/rehearsals/[a-z][a-z]/$(OTHERS)
 
 test-all:
-	$(MAKE) test OTHERS='*'
+	$(MAKE) test MARKS='not weekly' OTHERS='*'
 
 test-colab: browser
 	$(BIN)/python -m pytest -m "" tests/course/test_colab.py
