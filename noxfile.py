@@ -3,9 +3,10 @@
 import nox
 
 NOTEBOOKS = ["02_vector_quantizer", "04_residual_vq", "07_rvq_vae"]
-# Those have versions of their own; and nbgrader asks for JupyterLab 4, which does not go with ipywidgets 7.
+# What has versions of its own.
 APART = ["tests/test_benchmarks.py", *(f"tests/course/test_{name}.py" for name in ("browser", "colab", "slides"))]
-CLASS = [f"tests/course/test_{name}.py" for name in ("assignments", "graders")]
+# An author or a teacher has JupyterLab 4, which does not go with ipywidgets 7.
+AUTHORS = [f"tests/course/test_{name}.py" for name in ("assignments", "graders", "notebooks")]
 OLDEST, *_, NEWEST = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
 WITH_LINKS = ["*.md", "docs", "rvq_tutorial/**/*.md", "notebooks/sources/*.py", "pyproject.toml"]
 
@@ -18,7 +19,7 @@ nox.options.sessions = ["oldest", "newest"]
 def oldest(session: nox.Session) -> None:
     """The very versions that pyproject.toml names as lower bounds, ipywidgets 7 among them."""
     # Old libraries do what new ones advise against.
-    run(session, "lowest-direct", "test", [*APART, *CLASS], "-W", "ignore::DeprecationWarning")
+    run(session, "lowest-direct", "test", [*APART, *AUTHORS], "-W", "ignore::DeprecationWarning")
 
 
 @nox.session(python=NEWEST, venv_params=["--seed"])
