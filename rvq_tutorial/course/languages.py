@@ -41,5 +41,6 @@ def _words(language: str) -> dict[str, str]:
     words = {}
     for path in sorted((LOCALE / language).glob("*.po")):
         with path.open("rb") as file:
-            words |= {entry.id: entry.string for entry in read_po(file) if entry.string and not entry.fuzzy}
+            entries = [entry for entry in read_po(file) if entry.id and entry.string and not entry.fuzzy]
+        words |= {entry.id: entry.string for entry in entries}
     return words

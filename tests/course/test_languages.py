@@ -28,6 +28,7 @@ from languages import COMMON, ENGLISH, LANGUAGES, ROOT, SOURCES, speaking
 from rvq_tutorial import language as package
 from rvq_tutorial.arguments import check_vectors
 from rvq_tutorial.course import languages, plots, use
+from rvq_tutorial.course.plots.figure import titled
 
 BEGUN = catalogues.languages()
 each_begun = pytest.mark.parametrize("language", BEGUN)
@@ -311,6 +312,20 @@ def test_the_package_speaks_the_language_that_is_chosen(tmp_path: Path, monkeypa
     assert complaint(torch.full((1, 2), torch.inf)) == doubtful.id.format(name="x")
     use("en")
     assert complaint([1]) == "x must be a torch.Tensor, got list"
+
+
+def test_what_is_in_no_catalogue_stays_as_it_is() -> None:
+    use("zh")
+    assert [package.said(text) for text in ("", "no such text")] == ["", "no such text"]
+
+
+def test_titles_of_names_and_facts_are_said() -> None:
+    use("zh")
+    names = {"warmth:\nred − blue": 2, "by gradient, 17.4 dB\nK = 3": 2, "original": 1}
+    titles = [titled(name) for name in names]
+    assert not any(re.search("warmth|gradient", title) for title in titles)
+    assert [len(title.splitlines()) for title in titles] == list(names.values())
+    assert titles[1].endswith(", 17.4 dB\nK = 3") and titles[2] == "original"
 
 
 def test_an_unknown_language_is_refused_and_nothing_is_chosen() -> None:

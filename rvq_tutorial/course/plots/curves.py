@@ -20,6 +20,7 @@ from rvq_tutorial.course.plots.figure import (
     ink,
     named,
     place,
+    titled,
 )
 from rvq_tutorial.language import later, said
 from rvq_tutorial.search import nearest
@@ -428,14 +429,20 @@ def over_steps(
     panels, where they share a scale. log: logarithmic scales, which all panels share.
     """
     xlabel = xlabel or said("step")
-    values = {said(title): {name: np.asarray(y, float) for name, y in panel.items()} for title, panel in panels.items()}
+    values = {
+        titled(title): {name: np.asarray(y, float) for name, y in panel.items()} for title, panel in panels.items()
+    }
     names = list(next(iter(values.values())))
     seeds = len(values[next(iter(values))][names[0]])
     told = []
     for title, panel in values.items():
         ends = [_from_to(name, y[:, 0].mean(), y[:, -1].mean()) for name, y in panel.items()]
-        told.append(f"{' '.join(title.split())}: {said(', ').join(ends)}".removeprefix(": "))
-    range_of_x = said("from {x} {first} to {last}", x=xlabel, first=steps[0], last=steps[-1])
+        told.append(_with_name(" ".join(title.split()), said(", ").join(ends)))
+    facts = {"x": xlabel, "first": steps[0], "last": steps[-1], "ends": said("; ").join(told)}
+    if ylabel:
+        alt = said("{y} from {x} {first} to {last}. {ends}.", y=_capital(ylabel), **facts)
+    else:
+        alt = said("From {x} {first} to {last}. {ends}.", **facts)
     if seeds > 1:
         caption = said("Lines are means over {seeds} seeds, bands reach from the least to the most.", seeds=seeds)
     else:
@@ -443,7 +450,7 @@ def over_steps(
     figure = Figure(
         9.0,
         4.2 if log else 3.2,
-        alt=f"{_capital(f'{ylabel} {range_of_x}'.strip())}. {said('; ').join(told)}.",
+        alt=alt,
         caption=caption,
     )
     row = figure.subplots(1, len(values), squeeze=False, sharey=log)[0]
@@ -528,7 +535,7 @@ def scoreboard(rows: Mapping[str, Mapping[str, float | Sequence[float]]], *, tit
     measures = list(next(iter(rows.values())))
     best = {m: min(rows, key=lambda name: np.mean(rows[name][m])) for m in measures}
     spoken = [
-        f"{named(name)}: " + said(", ").join(f"{named(m)} {_short(np.mean(v))}" for m, v in measured.items())
+        _with_name(named(name), said(", ").join(f"{named(m)} {_short(np.mean(v))}" for m, v in measured.items()))
         for name, measured in rows.items()
     ]
     winners = [
@@ -538,7 +545,7 @@ def scoreboard(rows: Mapping[str, Mapping[str, float | Sequence[float]]], *, tit
     figure = Figure(
         9.0,
         1.15 + 0.38 * len(rows),
-        alt=f"{said('; ').join(spoken)}.",
+        alt=said("{values}.", values=said("; ").join(spoken)),
         caption=said(
             "Left is better, all scales are logarithmic. The best: {winners}.", winners=said("; ").join(winners)
         ),
@@ -684,6 +691,10 @@ def _changes(curves: Mapping[str, Sequence[float]]) -> str:
 
 def _from_to(name: str, first: float, last: float) -> str:
     return said("{name} {first} to {last}", name=named(name), first=_short(first), last=_short(last))
+
+
+def _with_name(name: str, values: str) -> str:
+    return said("{name}: {values}", name=name, values=values) if name else values
 
 
 def _capital(words: str) -> str:

@@ -83,7 +83,9 @@ class Figure(matplotlib.figure.Figure):
         title = " ".join(titles[0].split()) if len(titles) == 1 else ""
         if not title or title in self._alt:
             return self._alt
-        return f"{_spelled(title)}{'' if title[-1] in '.:?!。：？！' else '.'} {self._alt}"
+        if title[-1] in ".:?!。：？！":
+            return f"{_spelled(title)} {self._alt}"
+        return said("{title}. {alt}", title=_spelled(title), alt=self._alt)
 
     def png(self) -> bytes:
         """The picture as PNG, encoded for speed rather than size."""
@@ -169,3 +171,13 @@ def ink(color: str) -> tuple[float, ...]:
 def named(name: str) -> str:
     """A name that a notebook gives, as a reader sees it."""
     return said(name.replace("_", " "))
+
+
+def titled(title: str) -> str:
+    """A title that a notebook gives, as a reader sees it: all of it a name, or names and facts side by side."""
+    flat = " ".join(title.split())
+    found = said(flat)
+    if found != flat:  # the line breaks where it does in English
+        return re.sub("([:：]) ?", r"\1\n", found, count=1) if "\n" in title else found
+    pieces = re.split("(, |，|\n)", title)
+    return "".join(piece if number % 2 else said(piece) for number, piece in enumerate(pieces))

@@ -12,7 +12,16 @@ from matplotlib.collections import LineCollection
 from matplotlib.font_manager import FontProperties
 from torch import Tensor
 
-from rvq_tutorial.course.plots.figure import COLORS, MARKERS, PIXELS_PER_INCH, Figure, in_house_style, named, place
+from rvq_tutorial.course.plots.figure import (
+    COLORS,
+    MARKERS,
+    PIXELS_PER_INCH,
+    Figure,
+    in_house_style,
+    named,
+    place,
+    titled,
+)
 from rvq_tutorial.course.plots.plane import used_codewords
 from rvq_tutorial.language import said
 from rvq_tutorial.metrics import psnr
@@ -117,7 +126,7 @@ def photo_row(images: Tensor, titles: Sequence[str], *, caption: str = "") -> Fi
         raise ValueError(
             said("images must be (n, 3, H, W) with n titles, got {shape} and {titles}", shape=shape, titles=len(titles))
         )
-    titles = [said(title) for title in titles]
+    titles = [titled(title) for title in titles]
     spoken = said("; ").join(" ".join(title.split()) for title in titles)
     # In screen pixels: a photo is at least 350 wide, a row at most 1800, rows are as long as each other.
     count, _, height, width = images.shape

@@ -59,7 +59,8 @@ def cells_side_by_side(points: Tensor, codebooks: Mapping[str, Tensor]) -> Figur
     errors = {name: (points - book[nearest(points, book)]).square().mean() for name, book in codebooks.items()}
     told = said(", ").join(f"{named(name)} {error:.3g}" for name, error in errors.items())
     fullnesses = said("; ").join(
-        f"{named(name)}: {_fullness(nearest(points, book), len(book))}" for name, book in codebooks.items()
+        said("{name}: {values}", name=named(name), values=_fullness(nearest(points, book), len(book)))
+        for name, book in codebooks.items()
     )
     side = 7.8 / len(codebooks)
     figure = Figure(
