@@ -7,7 +7,6 @@ import functools
 from pathlib import Path
 
 from rvq_tutorial import language as package
-from rvq_tutorial.course.plots.figure import add_letters
 
 ENGLISH = "en"
 LOCALE = Path(__file__).with_name("locale")
@@ -28,6 +27,8 @@ def use(language: str) -> None:
             "{name} must be one of {names}, got {value!r}", name="language", names=names, value=language
         )
         raise ValueError(sentence)
+    from rvq_tutorial.course.plots.figure import add_letters  # brings matplotlib, which not everything here needs
+
     for font in LOCALE.glob(f"{language}/*.otf"):
         add_letters(font)
     package.speak(_words(language))
