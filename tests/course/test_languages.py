@@ -41,7 +41,7 @@ SOURCE = """\
 # One half of everything.
 
 # %%
-curves = {"our half": [1, 2]}
+curves = {"our half": [1, 2], "held_out": [3]}
 print(f"the end: {curves['our half'][0]}")  # of the curve
 
 # %% tags=["claim"]
@@ -231,7 +231,7 @@ def test_a_new_language_is_a_catalogue_and_a_line(course: Path) -> None:
     assert "blob/main/notebooks/xx/01_halves.ipynb)" in opening.source
     assert re.search(r"IT TAKES ABOUT \d+ SECONDS, AND READING ABOUT 1 MINUTES\.", opening.source)
     assert bootstrap.source.endswith('from rvq_tutorial.course import use\n\nuse("xx")')
-    assert code.source.startswith('curves = {"OUR HALF": [1, 2]}\n')
+    assert code.source.startswith('curves = {"OUR HALF": [1, 2], "held_out": [3]}\n')
     assert code.source.endswith("""print(f"THE END: {curves['OUR HALF'][0]}")  # OF THE CURVE""")
     assert code.outputs[0].text == "THE END: 1\n"
 
@@ -270,6 +270,7 @@ def test_catalogues_keep_what_stays_and_what_moved_and_drop_what_is_gone() -> No
         ("Another sentence", "B", False, []),
         ("One half of this", "A", True, ["One half of it"]),
     ]
+    assert _merged("Another sentence", "Another sentence!", old=old)[1] == ("Another sentence!", "", False, [])
     assert _merged("moved", old=old, others={"moved": Message("moved", "D")}) == [("moved", "D", False, [])]
     waiting = Message("One half of this", "A", flags=["fuzzy"], previous_id="One half of it")
     assert _merged("One half of this", old=[waiting]) == [("One half of this", "A", True, ["One half of it"])]
