@@ -19,7 +19,7 @@ NOTEBOOKS = ROOT / "notebooks"
 SOURCES = NOTEBOOKS / "sources"
 ENGLISH = "en"
 # In which the notebooks are built. Another one is its catalogues, complete, and its name here.
-LANGUAGES = (ENGLISH,)
+LANGUAGES = (ENGLISH, "zh")
 COMMON = "common"  # the catalogue of what several notebooks say
 
 _spoken = ENGLISH
