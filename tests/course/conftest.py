@@ -20,7 +20,7 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # as long as it lives, the thread has an event loop, which other tests start themselves
 def browser() -> Iterator[Browser]:
     """Debian's Chromium if there is one, else Playwright's own."""
     with sync_playwright() as playwright:

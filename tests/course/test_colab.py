@@ -20,7 +20,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from editions import BOOTSTRAP, ROOT, repository
+from editions import ROOT, learner_edition, repository
 from front_ends import MINUTE, changed, served, up_to_the_first_slider
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -208,7 +208,7 @@ def first_cell(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
 
     def said(environment: dict[str, str]) -> str:
-        sources = [BOOTSTRAP.format(repository=repository()), "'the second cell'"]
+        sources = [learner_edition(NOTEBOOKS[0].stem).cells[1].source, "'the second cell'"]
         notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
         with pytest.raises(CellExecutionError):
             client = NotebookClient(notebook, kernel_name="runtime")

@@ -11,7 +11,6 @@ from editions import topics
 from languages import NOTEBOOKS
 from nbformat import NotebookNode
 from playwright.sync_api import Page
-from test_browser import browser, page  # noqa: F401
 
 ALT = re.compile(r'<img alt="([^"]*)"')
 TASK = re.compile(r"^### ((?:Exercise|What is wrong here).*)$", re.MULTILINE)
@@ -60,7 +59,7 @@ def test_the_slides_hold_every_picture_and_task_and_no_answer(topic: str) -> Non
 
 
 @pytest.mark.parametrize("topic", topics())
-def test_no_slide_is_cut_off_and_its_picture_is_large(topic: str, tmp_path: Path, page: Page) -> None:  # noqa: F811
+def test_no_slide_is_cut_off_and_its_picture_is_large(topic: str, tmp_path: Path, page: Page) -> None:
     (tmp_path / "slides.html").write_text(slides.page(topic), encoding="utf-8")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
