@@ -2,6 +2,8 @@
 
 import os
 import re
+import signal
+from collections.abc import Iterator
 
 import pytest
 from nbval.plugin import IPyNbCell
@@ -23,3 +25,11 @@ def pytest_runtest_call(item: pytest.Item) -> object:
         if not said or any(not line.startswith(wanted) for line in said):
             item.raise_cell_error(f"This check should say {wanted}. It says: {' '.join(said) or 'nothing'}")
     return result
+
+
+@pytest.fixture
+def python_is_interrupted() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, also where the tests run in the background and inherit that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

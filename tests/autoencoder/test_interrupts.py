@@ -8,13 +8,7 @@ import pytest
 from rvq_tutorial.autoencoder.interrupts import held
 from rvq_tutorial.autoencoder.training import interruptible
 
-
-@pytest.fixture(autouse=True)
-def python_is_interrupted():
-    """Let SIGINT raise KeyboardInterrupt, also where the tests run in the background and inherit that it is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("python_is_interrupted")
 
 
 def press():

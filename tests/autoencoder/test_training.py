@@ -136,15 +136,7 @@ def test_the_history_can_be_drawn_while_it_grows(model, images):
     assert seen == [1, 2, 3]
 
 
-@pytest.fixture
-def interruptible():
-    """Let SIGINT raise KeyboardInterrupt, also where the tests run in the background and inherit that it is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("python_is_interrupted")
 def test_an_interrupt_keeps_what_was_learned(model, images, capsys):
     def interrupt(history):
         if history.steps == 4:
@@ -163,7 +155,7 @@ def test_an_interrupt_keeps_what_was_learned(model, images, capsys):
     fit(model, images, steps=1)  # and it can go on
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("python_is_interrupted")
 def test_an_interrupt_in_the_last_step_is_none(model, images, capsys):
     def interrupt(history):
         if history.steps == 3:

@@ -97,15 +97,7 @@ def test_an_error_in_any_picture_is_raised():
         widgets.explore(broken, size=[1, 2, 3])
 
 
-@pytest.fixture
-def interruptible():
-    """Let SIGINT raise KeyboardInterrupt, also where the tests run in the background and inherit that it is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("python_is_interrupted")
 def test_an_interrupt_while_the_pictures_are_drawn_is_a_sentence(capsys):
     def stopped_at_2(num_quantizers, commitment_weight):
         if num_quantizers == 2:
@@ -116,7 +108,7 @@ def test_an_interrupt_while_the_pictures_are_drawn_is_a_sentence(capsys):
     assert capsys.readouterr().out == "Stopped after 3 of 8 pictures: run this cell again to see its sliders.\n"
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("python_is_interrupted")
 def test_an_interrupt_while_the_still_is_drawn_waits(shell):
     drawn = []
 
@@ -189,7 +181,7 @@ def test_a_live_curve_that_is_interrupted_keeps_its_picture():
     assert "From step 1 to 5," in captured.outputs[-1].data["text/html"]
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("python_is_interrupted")
 def test_a_second_press_while_the_last_picture_is_drawn_does_not_take_it_away(monkeypatch):
     draw_curve = plots.curve
 
