@@ -23,12 +23,12 @@ from latex2mathml.converter import convert
 from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
+from reading import FOLDED
 
 TEMPLATES = Path(__file__).with_name("templates")
 # The Python package that brings reveal.js; nothing else of it is used.
 REVEAL = Path(str(distribution("sphinx-revealjs").locate_file("sphinx_revealjs/_static/revealjs/dist")))
 
-FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 PICTURE = re.compile(r'<img alt="([^"]*)" width="(\d+)" height="(\d+)"[^>]* src="(data:[^"]+)"')
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
 SENTENCE = re.compile(r"(?:(?<=[.?!])(?<!\bal\.)|(?<=[.?!]\*\*))\s+(?=[^\W\d_]|[*`(\d‖])")
