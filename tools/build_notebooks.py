@@ -260,8 +260,9 @@ def main() -> None:
         _write(solved_edition(topic), arguments.solved / f"{_named(topic)}.ipynb")
 
     def write_assignment(topic: str) -> None:
-        _write(assignment_edition(topic), arguments.assignments / "source" / topic / f"{topic}.ipynb")
-        _replace(arguments.assignments / NBGRADER_CONFIG.name, NBGRADER_CONFIG.read_bytes())
+        course = arguments.assignments / _named("source")  # one of nbgrader's for each language
+        _write(assignment_edition(topic), course / topic / f"{topic}.ipynb")
+        _replace(course.with_name(NBGRADER_CONFIG.name), NBGRADER_CONFIG.read_bytes())
 
     def write_rehearsals(topic: str) -> None:
         if spoken() != ENGLISH:  # the code is the same: it is enough to run what a learner gets

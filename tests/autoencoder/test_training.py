@@ -176,18 +176,25 @@ def test_a_callback_may_stop_it(model, images, capsys):
 def test_an_interrupt_from_outside_stops_it_at_any_time():
     """Real ones: while PyTorch loads what a first step needs, in the first look at many images, and in k-means."""
     script = """
-import os, signal, threading, torch
+import os, signal, threading, time, torch
 from rvq_tutorial import ResidualVectorQuantizer
 from rvq_tutorial.autoencoder import VQVAE, Decoder, Encoder
 from rvq_tutorial.autoencoder.training import fit
+
+def press_twice(seconds):
+    while signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # until the training has begun
+        time.sleep(1e-4)
+    time.sleep(seconds)
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1e-3)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 images = torch.rand(3000, 3, 64, 64)
 sizes = {"dim": 6, "width": 8, "stride": 4, "num_blocks": 1}
 for milliseconds in (1, 20, 100, 400):
     model = VQVAE(Encoder(**sizes), ResidualVectorQuantizer(6, 8, 3, channel_dim=1), Decoder(**sizes))
-    for wait in (milliseconds, milliseconds + 1):  # pressed twice
-        threading.Timer(wait / 1000, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Thread(target=press_twice, args=(milliseconds / 1000,)).start()
     history = fit(model, images, steps=10**6)
     assert not model.training and all(stage.is_started for stage in model.quantizer.stages)
 assert fit(model, images, steps=2).steps == 2
