@@ -44,5 +44,6 @@ def run(session: nox.Session, resolution: str, extras: str, left_out: list[str],
     session.install("--constraint", pins, "--editable", f".[{extras}]")
     session.run("python", "tools/build_notebooks.py", "--rehearsals", rehearsals, *NOTEBOOKS)
     judge = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout", "300", *options]
-    what = session.posargs or ["tests", rehearsals, *(f"--ignore={path}" for path in left_out)]
+    ours = ["tests", f"{rehearsals}/unsolved", f"{rehearsals}/solved"]
+    what = session.posargs or [*ours, *(f"--ignore={path}" for path in left_out)]
     session.run("python", "-m", "pytest", *judge, *what, env={"OMP_NUM_THREADS": "1"})

@@ -6,7 +6,7 @@ python tools/build_notebooks.py --language zh    the same for the Chinese ones, 
 python tools/build_notebooks.py --check          execute nothing; fail where a notebook isn't its source's
 python tools/build_notebooks.py --solved DIR     write the solved edition into DIR, not executed
 python tools/build_notebooks.py --assignments DIR  write nbgrader's assignments, and its settings, into DIR
-python tools/build_notebooks.py --rehearsals DIR write what the tests run into DIR/unsolved and DIR/solved
+python tools/build_notebooks.py --rehearsals DIR write what the tests run into DIR/unsolved, DIR/solved, DIR/repeated
 """
 
 import argparse
@@ -32,6 +32,7 @@ from editions import (
     SourceError,
     assignment_edition,
     learner_edition,
+    repeated_rehearsal,
     solved_edition,
     solved_rehearsal,
     tagged,
@@ -270,6 +271,7 @@ def main() -> None:
             return
         _write(unsolved_rehearsal(topic), arguments.rehearsals / "unsolved" / f"{topic}.ipynb")
         _write(solved_rehearsal(topic), arguments.rehearsals / "solved" / f"{topic}.ipynb")
+        _write(repeated_rehearsal(topic), arguments.rehearsals / "repeated" / f"{topic}.ipynb")
 
     action = build
     if arguments.check:

@@ -119,6 +119,27 @@ def assignment_edition(topic: str) -> NotebookNode:
     return notebook
 
 
+def page_edition(topic: str) -> NotebookNode:
+    """What the site shows, where nothing runs: each solution folded under its hint, and no cell that wants a kernel.
+
+    It opens with the times that were measured when the notebook was built; not executed.
+    """
+    notebook = _assembled(topic)
+    _open_as_built(topic, notebook)
+    cells = []
+    for cell in _for_readers(notebook.cells[:1] + notebook.cells[2:]):  # the second is the bootstrap
+        if tagged(cell, "kernel") or cell.source.startswith("check."):
+            continue
+        cells.append(cell)
+        if tagged(cell, "exercise"):
+            solution = new_markdown_cell(_folded(said("Solution"), _fenced(_without_markers(cell.source))))
+            cell.source = SOLUTION.sub(rf"\1{said(STUB)}", cell.source)
+        if tagged(cell, "hint"):
+            cells.append(solution)
+    notebook.cells = cells
+    return notebook
+
+
 def unsolved_rehearsal(topic: str) -> NotebookNode:
     """For the tests: the learner's cells, with the claims and the doubters' code among them, each run once."""
     notebook = _assembled(topic)
@@ -127,7 +148,12 @@ def unsolved_rehearsal(topic: str) -> NotebookNode:
 
 
 def solved_rehearsal(topic: str) -> NotebookNode:
-    """For the tests: the solved cells and the claims, each run twice in a row, and then all of them once more."""
+    """For the tests: the solved cells, with the claims and the doubters' code among them, each run once."""
+    return _solved(topic)
+
+
+def repeated_rehearsal(topic: str) -> NotebookNode:
+    """For the longer tests: the cells of the solved rehearsal, each twice in a row, and then all of them once more."""
     notebook = _solved(topic)
     again = [_copy(cell, "again") for cell in notebook.cells]
     once_more = [_copy(cell, "once-more") for cell in notebook.cells]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import nbformat
 from editions import topics
 from languages import NOTEBOOKS
-from latex2mathml.converter import convert
+from mathml import mathml
 from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
@@ -153,8 +153,7 @@ def _cells(slide: Slide) -> Iterator[NotebookNode]:
 
 def _mathml(formula: re.Match[str]) -> str:
     block, inline = formula.groups()
-    latex = (block or inline).replace(r"\arg\min", r"\mathrm{arg\,min}")  # the one command that is not known
-    return convert(latex, display="block" if block else "inline")
+    return mathml(block or inline, block=bool(block))
 
 
 def page(topic: str) -> str:

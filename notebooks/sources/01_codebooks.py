@@ -230,7 +230,7 @@ assert 6 * _packed.numel() == pixels.numel() and 0.002 * _packed.numel() > 16 * 
 #
 # Photos come as bytes, whole numbers from 0 to 255; the package has made them numbers from 0 to 1. Why not keep the bytes? Below, pixels and codewords are bytes, and `encode` is the same. What do you expect to see?
 
-# %%
+# %% tags=["predict"]
 photo_bytes, codebook_bytes = (255 * pixels).round().byte(), (255 * codebook).round().byte()
 from_bytes = encode(photo_bytes, codebook_bytes)
 mended = encode(photo_bytes.float(), codebook_bytes.float())  # converted before anything is subtracted
@@ -310,8 +310,11 @@ widgets.explore(
     steps=[0, 1, 2, 3, 5, 10, 20],
 )
 
+# %% [markdown] tags=["kernel"]
+# Run the cell to get its slider, and move it.
+
 # %% [markdown]
-# Run the cell to get its slider, and move it. The codewords take large steps first, then small steps, and soon nothing moves: every codeword is the mean of its cell.
+# The codewords take large steps first, then small steps, and soon nothing moves: every codeword is the mean of its cell.
 #
 # Now the grid and this codebook on the same points. The grid's levels cut the plane into equal boxes; a codebook is free in where its cells lie and how they are shaped:
 
@@ -408,7 +411,7 @@ assert sum(spread) < sum(blind) and max(spread) < max(blind)
 # The `update` above lets a codeword without pixels stay where it is. Many first versions of k-means forget it. Start from the grid of 2 levels a channel, 8 colours, some of which have no pixel. What will happen in the first step, and what in the second?
 
 
-# %%
+# %% tags=["predict"]
 def careless_update(pixels, indices, codebook):
     """As above, but without a thought for codewords that no pixel chose."""
     counts = torch.bincount(indices, minlength=len(codebook))[:, None]
@@ -487,10 +490,10 @@ assert abs(sum(metrics.mse(held_out, quantize(held_out, fit.centroids)) for fit 
 # %% [markdown]
 # ## Which pixels did you measure on?
 #
-# Fit codebooks of growing size on only 500 pixels, and measure on these 500 and on the held-out pixels. Before you run the cells: what is the MSE on the 500 pixels when there are 500 codewords?
+# Fit codebooks of growing size on only 500 pixels, and measure on these 500 and on the held-out pixels. Before you look: what is the MSE on the 500 pixels when there are 500 codewords?
 
 
-# %%
+# %% tags=["predict"]
 def psnr_with(x, codebook):
     """PSNR of the vectors x when the codebook stands for them."""
     return metrics.psnr(x, quantize(x, codebook))
@@ -722,7 +725,7 @@ def colours_needed(photo, target):
 check.colours_needed(colours_needed)
 
 
-# %%
+# %% tags=["kernel"]
 path = None  # for example "holiday.jpg"
 mine = {path: data.read_photo(path)[:, ::4, ::4]} if path else {name: small[name] for name in data.photos().held_out}
 for name, picture in mine.items():

@@ -96,9 +96,9 @@ check.nearest_code(nearest_code)
 #
 # ### What is wrong here? · Far from home
 #
-# `torch.cdist` gives a table of distances, of large sets by the same product. Below, vectors and codewords are all moved along every axis, by 1 to 1,000. That changes no difference between any two of them. Before you run the cell: how many of the indices change?
+# `torch.cdist` gives a table of distances, of large sets by the same product. Below, vectors and codewords are all moved along every axis, by 1 to 1,000. That changes no difference between any two of them. Before you look: how many of the indices change?
 
-# %%
+# %% tags=["predict"]
 vectors, codewords = torch.randn(2000, 8), torch.randn(256, 8)
 distances, wrong = [1, 4, 16, 64, 256, 1000], {"torch.cdist": [], "nearest": []}
 for distance in distances:
@@ -504,7 +504,7 @@ for _mine, _other in zip(*_gradients, strict=True):
 #
 # `F.mse_loss` takes a mean. Suppose that a quantizer sums instead, beside a reconstruction loss that is a mean. Below, the batch is repeated 1 to 16 times: the same vectors, so nothing about the task changes. Predict both curves.
 
-# %%
+# %% tags=["predict"]
 copies = [1, 2, 4, 8, 16]
 batches = [points.repeat(n, 1) for n in copies]
 commitment = {
@@ -557,7 +557,7 @@ def classic_snippet(features, codebook, beta=0.25):
     return straight_through(features, quantized), loss
 
 
-# %%
+# %% tags=["predict"]
 try:
     classic_snippet(torch.randn(1, 64, 8, 8), torch.randn(16, 64))
 except RuntimeError as fault:
@@ -649,7 +649,7 @@ for beta in (0.0, 0.25, 1.0):
 # taming-transformers, the code of a well-known image model (VQGAN) from which much was copied, weights the other loss. Everything trains, so nothing looks wrong. What do you expect at β = 0.25?
 
 
-# %%
+# %% tags=["predict"]
 def wrong_loss(x, codeword, beta):
     """As in many copies: β times codebook loss, plus commitment loss."""
     return beta * (codeword - x.detach()).square() + (x - codeword.detach()).square()

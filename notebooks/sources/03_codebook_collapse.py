@@ -475,7 +475,7 @@ assert _errors[1] > 20 * _errors[0] and _errors[2] < 1.01 * _errors[0] and farth
 #
 # Where is the threshold? SoundStream's rule, copied by many libraries: a codeword is dead when the moving average of its count *per batch* falls below 2. We compare it with a tenth of the fair share 1/K. Below, every codebook is used perfectly, each codeword with the same chance. Nobody is dead. How many will be declared so?
 
-# %%
+# %% tags=["predict"]
 print("   K   vectors a batch   below 2 a batch   below 0.1 × fair share")
 declared = {}
 for size, batch_size in [(16, 512), (64, 512), (256, 512), (1024, 512), (8192, 64)]:
@@ -524,7 +524,7 @@ after = encodec_step(*before, batch)
 # %% [markdown]
 # A restart has one job, so it can be tested: after the step, every codeword that was dead must stand on its vector of the batch. We watch the dead codeword farthest from the origin:
 
-# %%
+# %% tags=["predict"]
 dead = before[2] < 0.1 * before[2].mean()
 restarted = torch.where(dead[:, None], batch[:64], before[0])  # what the step's third line does
 stand = torch.isclose(after[0], restarted, atol=1e-3).all(1)

@@ -254,7 +254,7 @@ for _m in range(1, 5):
 #
 # "A codebook should know the data", and so two stages are both fitted to x. Predict what the second is then worth:
 
-# %%
+# %% tags=["predict"]
 unlike = kmeans(train, 8).centroids  # in the place of stage 2
 received = held_out - codebooks[0][nearest(held_out, codebooks[0])]
 wrong = received - unlike[nearest(received, unlike)]
@@ -485,7 +485,7 @@ def pulls(hand_on):
 # This is EnCodec's line: the next residual is x minus what came out of the stage's straight-through. The values are right. Predict: which of the four terms has a gradient by x?
 
 
-# %%
+# %% tags=["predict"]
 def silent(residual, quantized):
     return residual - quantized
 
@@ -522,7 +522,7 @@ for _hand_on in (silent, detached):
 # Here is vector-quantize-pytorch's line since: detach what is subtracted. Predict the Jacobian this time: each stage's `quantized` moves one to one with its residual, every residual now moves with x, and the output is the sum of M of them.
 
 
-# %%
+# %% tags=["predict"]
 def loud(residual, quantized):
     return residual - quantized.detach()
 
@@ -703,7 +703,7 @@ widgets.explore(
 # Equal bits once more: one codebook of 256 costs 8 bits a patch, and so do two stages of 16. By how many dB does the one codebook lead? We measure it on the patches that both were fitted on, on other crops of the same photos, and on photos never seen; five times, each time on new crops. Predict how the three differ.
 
 
-# %%
+# %% tags=["predict"]
 def lead(seed):
     """How far 1 × 256 leads over 2 × 16 in dB, both fitted on crops of this seed, on three sets of patches."""
     torch.manual_seed(seed)

@@ -279,7 +279,7 @@ def summed_beam(x, codebooks, beam_size):
     return paths[:, 0]
 
 
-# %%
+# %% tags=["predict"]
 some, three = unseen[:300], rvq.codebooks[:3]  # fewer vectors than above: so the errors differ a little
 summed = {f"beam {b}": metrics.mse(some, rvq.decode(summed_beam(some, three, b))) for b in (1, 4, 16, 16**2)}
 optimum = metrics.mse(some, sums[nearest(some, sums)])

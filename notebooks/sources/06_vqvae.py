@@ -264,7 +264,7 @@ assert _moved == {
 # This loss has β = 0.25, and all its detaches are right. What happens to the balance of its terms when the crops grow from 32 to 128 pixels?
 
 
-# %%
+# %% tags=["predict"]
 def lopsided_loss(images, reconstruction, z_e, z_q, beta=0.25):
     """Equation 3, or is it?"""
     rebuilt = F.mse_loss(reconstruction, images, reduction="sum") / len(images)

@@ -302,7 +302,7 @@ def trained_with(reconstruction_weight=1.0, codebook=True, commitment_weight=0.2
 # %% [markdown]
 # Before you go on, guess: what becomes of the photos, and of the distance between latents and codewords? A command called this function with five seeds for each setting, and measured three mean squared errors on the held-out photos: the **error** of the picture's pixels, the same **from unrounded latents**, and what is **lost by rounding**, the error of the latents' numbers when codewords replace them.
 
-# %%
+# %% tags=["predict"]
 weights = measured.read("weights")
 print(weights)
 plots.scoreboard(weights.results, title="What each weight does")
@@ -447,7 +447,7 @@ for stages in (1, 2, 4, 8):
 #
 # Somebody says: "the first layer of an 8-layer file is what a 1-layer file would hold". Think of the beam before you look:
 
-# %%
+# %% tags=["predict"]
 for name, photo in photos.held_out.items():
     first_layer = coder.decompress(coder.compress(photo), num_quantizers=1)
     for_one_layer = coder.decompress(coder.compress(photo, num_quantizers=1))
@@ -554,10 +554,11 @@ assert _two["coffee"] > 0.05 and -0.2 < _two["china"] < 0 and -0.2 < _two["chels
 # With the bytes of 4 stages it pays on every photo. With those of 2 it loses a little on two of three: nearly every patch can use a second stage, so little is left to share out, and where a patch stops must be written too. Then keep the uniform file. What the rule gives in any case is *every* size, not eight of them.
 #
 # ## Your own photo, beside JPEG, WebP and AVIF
-#
+
+# %% [markdown] tags=["kernel"]
 # Press the button and choose a photo. Then run the next cells once more. (Until then they show the held-out cup of coffee. A photo larger than 640 pixels is made smaller, to be quick.)
 
-# %%
+# %% tags=["kernel"]
 upload = widgets.Upload()
 upload
 

@@ -59,7 +59,10 @@ def explore(picture: Callable[..., plots.Figure], /, **choices: Sequence[Any]) -
 
 
 class Explorer:
-    """A picture with its sliders; all start in the middle of their values. Where no kernel runs, a still shows."""
+    """A picture with its sliders; all start in the middle of their values. Where no kernel runs, a still shows.
+
+    `frames` has the picture, HTML, for each combination of values.
+    """
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class Explorer:
     ):
         self._picture = picture
         self._choices = choices
-        self._frames = frames
+        self.frames = frames
         self.sliders = _sliders(choices)
         self._shown = ipywidgets.HTML()
         self.box = ipywidgets.VBox([*self.sliders.values(), self._shown, _voice()])
@@ -96,7 +99,7 @@ class Explorer:
             yield self.values
 
     def _show(self, _change: Any = None) -> None:
-        self._shown.value = self._frames[tuple(self.values.values())]
+        self._shown.value = self.frames[tuple(self.values.values())]
 
     def _ipython_display_(self) -> None:
         with held():  # its still is drawn once more

@@ -3,6 +3,7 @@
 That the course's own notebooks run is not tested here: `make test` hands them to nbval and to the browser.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -177,19 +178,21 @@ def test_the_solved_edition_has_the_solution_and_no_outputs(built: Course, tmp_p
     assert not any("assert" in cell.source for cell in cells)
 
 
-def test_the_tests_run_the_claims_and_each_solved_cell_twice_and_then_all_once_more(
+def test_the_tests_run_the_claims_and_the_longer_ones_each_solved_cell_twice_and_then_all_once_more(
     built: Course, tmp_path: Path
 ) -> None:
     assert built.build("--rehearsals", tmp_path).returncode == 0
-    unsolved, solved = (
-        nbformat.read(tmp_path / edition / "01_halves.ipynb", as_version=4) for edition in ("unsolved", "solved")
+    unsolved, solved, repeated = (
+        nbformat.read(tmp_path / edition / "01_halves.ipynb", as_version=4)
+        for edition in ("unsolved", "solved", "repeated")
     )
-    nbformat.validate(solved)
-    code = [cell.source for cell in unsolved.cells if cell.cell_type == "code"]
+    nbformat.validate(repeated)
+    code, once, twice = (
+        [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+        for notebook in (unsolved, solved, repeated)
+    )
     assert any("your code here" in source for source in code)
     assert "assert half(3) in (None, 1.5)" in code and "_quarter = 3 / 2 / 2" in code
-    twice = [cell.source for cell in solved.cells if cell.cell_type == "code"]
-    once = twice[-len(code) :]
     assert twice == [source for source in once for _ in range(2)] + once
     assert len(once) == len(code) and "    return result" in "".join(once)
 
@@ -401,7 +404,8 @@ def test_nbval_fails_what_the_course_must_not_do(tmp_path: Path) -> None:
         nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells]), path)
     shutil.copy(ROOT / "conftest.py", tmp_path)
     arguments = ["--nbval-lax", "--nbval-current-env", "-q", "-rA", "--rootdir", tmp_path, tmp_path]
-    run = subprocess.run([sys.executable, "-m", "pytest", *arguments], capture_output=True, text=True, cwd=tmp_path)
+    command, ways = [sys.executable, "-m", "pytest", *arguments], os.pathsep.join(map(str, (ROOT, ROOT / "tools")))
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ways})
     failed = set(re.findall(r"^FAILED .*?(\w+).ipynb::Cell (\d)", run.stdout, re.MULTILINE))
     passed = set(re.findall(r"^PASSED .*?(\w+).ipynb::Cell (\d)", run.stdout, re.MULTILINE))
     assert passed == {("learner", n) for n in "016"} | {("teacher", n) for n in "026"}
