@@ -23,7 +23,6 @@ from languages import ENGLISH, LANGUAGES, ROOT, SOURCES, folder, speaking, spoke
 from pages import Pictures, explorer, notebook_page, other_languages, relinked, sections
 from sphinx.cmd.build import build_main
 
-from rvq_tutorial import metrics
 from rvq_tutorial.autoencoder import pretrained
 from rvq_tutorial.course import data
 from rvq_tutorial.language import said
@@ -124,13 +123,13 @@ def front_frames() -> dict:
     drawn = []
     for number, picture in zip(stages, rebuilt, strict=True):
         kilobytes = indices[..., :number].numel() / 1000
-        size = said("{kilobytes:.1f} kB, {psnr:.1f} dB", kilobytes=kilobytes, psnr=metrics.psnr(picture, photo))
+        size = said("{kilobytes:.1f} kB in place of {all:.0f} kB", kilobytes=kilobytes, all=photo.numel() / 1000)
         alt = said("A cup of coffee, rebuilt from {number} of 8 stages.", number=number)
         drawn.append(
             f'<img alt="{alt}" width="600" height="400" src="data:image/png;base64,{_png(picture)}">'
             f"<figcaption>{size}</figcaption>"
         )
-    slider = {"label": said("quantizers M"), "values": [str(number) for number in stages], "start": 1}
+    slider = {"label": said("stages"), "values": [str(number) for number in stages], "start": 1}
     return {"sliders": [slider], "frames": drawn}
 
 

@@ -57,22 +57,22 @@ def hand_over(language: str, topic: str, cell: NotebookNode) -> str:
     return HAND_OVER.format(state=_state(language, topic), path=str(path))
 
 
-def frames_of(topic: str, cell: NotebookNode) -> dict:
+def frames_of(language: str, topic: str, cell: NotebookNode) -> dict:
     """The sliders of a cell, and the pictures, HTML, for the combinations of their values; the last slider turns first.
 
     Raises:
         FileNotFoundError: nobody has run this state of the notebook.
     """
-    found = json.loads(_path(spoken(), topic, cell).read_bytes())
-    if found["state"] != _state(spoken(), topic):
-        raise FileNotFoundError(f"The frames of {spoken()}/{topic} are of another state of the course.")
+    found = json.loads(_path(language, topic, cell).read_bytes())
+    if found["state"] != _state(language, topic):
+        raise FileNotFoundError(f"The frames of {language}/{topic} are of another state of the course.")
     return found
 
 
 def are_there(topic: str) -> bool:
     """Whether the frames of all cells of a notebook are there, and of this state."""
     try:
-        return all(frames_of(topic, cell) for cell in learner_edition(topic).cells if has_sliders(cell))
+        return all(frames_of(spoken(), topic, cell) for cell in learner_edition(topic).cells if has_sliders(cell))
     except FileNotFoundError:
         return False
 

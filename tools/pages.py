@@ -64,7 +64,7 @@ def notebook_page(topic: str, pictures: Pictures) -> NotebookNode:
             shown = (output for output in built[cell.id].outputs)
             cell.outputs = [_output(output, pictures) for output in shown]
             if frames.has_sliders(cell):
-                found = frames.frames_of(topic, cell)
+                found = frames.frames_of(spoken(), topic, cell)
                 cell.outputs = [_html(explorer(found, f"{topic[:2]}-{number}", pictures))]
         else:
             cell.source = _asking(cell.source)

@@ -797,7 +797,8 @@ for _name in data.photos().held_out:
 # - D. Arthur, S. Vassilvitskii, *k-means++: The Advantages of Careful Seeding*, SODA 2007: the start (section 2.2), and why it is on average within a factor 8 (ln K + 2) of the best (theorem 3.1).
 # - P. Heckbert, *Color Image Quantization for Frame Buffer Display*, SIGGRAPH 1982: this notebook's title as a research question.
 # - A. Gersho, R. M. Gray, *Vector Quantization and Signal Compression*, 1992: the book. R. M. Gray, D. L. Neuhoff, *Quantization*, IEEE Transactions on Information Theory 44(6), 1998: fifty years in sixty pages.
-#
+
+# %% [markdown] tags=["kernel"]
 # ## What you have solved
 #
 # The checks remember what they accepted, in the file `progress.json` beside the notebooks.

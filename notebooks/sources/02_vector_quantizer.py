@@ -871,7 +871,8 @@ assert _spreads[1] < 0.1 * _spreads[0] and _encoder.weight.norm() < 0.1
 # - C. Fifty et al., *Restructuring Vector Quantization with the Rotation Trick* (2024), arXiv:2410.06424: another pretence, which turns the gradient with the vector.
 #
 # Next: `03_codebook_collapse`. Why do most codewords die?
-#
+
+# %% [markdown] tags=["kernel"]
 # ## What you have solved
 #
 # ✓ stands at every exercise of the course that a check has accepted in this folder.

@@ -906,7 +906,7 @@ assert max(_seeds(600, "defaults", 256)) < min(_seeds(600, "defaults", 64)) and 
 #
 # Next: `04_residual_vq`. One codebook can be kept alive. Why would one want many small ones?
 
-# %% [markdown]
+# %% [markdown] tags=["kernel"]
 # ## What you have solved
 #
 # Each exercise of the course that a check has accepted:

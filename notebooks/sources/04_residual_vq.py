@@ -266,7 +266,8 @@ assert wrong.square().mean() > 5 * errors[1]
 
 # %% [markdown]
 # Little or nothing; it may even do harm. Stage 2 doesn't receive points of the spiral, it receives short vectors around the origin. Most of them choose the few codewords that happen to lie near the origin, and the others are hardly used. The mend is the line that we had: fit a stage to what it will receive.
-#
+
+# %% [markdown]
 # Now you: more stages, or more codewords? All codebooks are fitted in the first line.
 
 # %%
@@ -339,7 +340,7 @@ def residual_error(x, codebooks):
 # %% [markdown]
 # A codebook of 4,096 wants many vectors to be fitted on, so this was measured beforehand, with the functions above: 196,608 vectors to fit on, 48 for each of the 4,096 codewords, 50,000 held out, five seeds. Predict the order, and whether the differences are large.
 
-# %%
+# %% tags=["predict"]
 twelve_bits = measured.read("equal_bits")
 print(twelve_bits)
 by_split = {name: list(by_seed.values()) for name, by_seed in twelve_bits.results["196608"].items()}
@@ -784,7 +785,8 @@ assert _fitted_on > 1.3 and 0.3 < _other_crops / _fitted_on < 0.65 and -0.1 < _n
 # - D. Lee et al., *Autoregressive Image Generation using Residual Quantization* (2022), arXiv:2203.01941: residual indices of images, with one codebook shared by all stages.
 #
 # Next: `05_rate_distortion`. Stages cost error at equal bits. How far is any of this from the least error there can be?
-#
+
+# %% [markdown] tags=["kernel"]
 # ## What you have solved
 #
 # The map of the course's exercises, with a ✓ for each that a check has accepted.

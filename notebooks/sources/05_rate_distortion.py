@@ -915,7 +915,8 @@ assert max(_at_one_bit) < 1.3 * min(_at_one_bit)
 # - R. Kumar et al., *High-Fidelity Audio Compression with Improved RVQGAN* (2023), arXiv:2306.06546: DAC.
 #
 # Next: `06_vqvae`. What do codes of an image mean?
-#
+
+# %% [markdown] tags=["kernel"]
 # ## What you have solved
 #
 # A ✓ stands for every exercise of the course that a check has accepted.

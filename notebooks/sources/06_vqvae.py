@@ -961,7 +961,7 @@ for _way in ("no commitment", "a sum among means"):
 #
 # **Next**: `07_rvq_vae` puts eight codebooks, one after the other, in this one's place. The first says roughly what a patch is, the second what was left out, the third what was left then. They go after the decibels that one codebook loses.
 
-# %% [markdown]
+# %% [markdown] tags=["kernel"]
 # ## What you have solved
 #
 # The checks remember what they accepted, in the file `progress.json` beside the notebooks.

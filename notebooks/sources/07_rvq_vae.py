@@ -748,7 +748,8 @@ check.jpeg_wins_from(jpeg_wins_from)
 # - J. Ballé, V. Laparra, E. P. Simoncelli, *End-to-end Optimized Image Compression* (2017), arXiv:1611.01704: a learned codec trained for rate and distortion together, with an entropy coder.
 # - R. Bamler, *Understanding Entropy Coding With Asymmetric Numeral Systems (ANS): a Statistician's Perspective* (2022), arXiv:2201.01741: by the author of `constriction`.
 # - R. Kumar et al., *High-Fidelity Audio Compression with Improved RVQGAN* (2023), arXiv:2306.06546: dropout for a share of the samples, as here.
-#
+
+# %% [markdown] tags=["kernel"]
 # ## What you have solved
 #
 # Here end the seven notebooks, where a real codec begins. ✓ stands at each exercise of the course that its check has accepted.
