@@ -314,7 +314,7 @@ widgets.explore(
 # Run the cell to get its slider, and move it.
 
 # %% [markdown]
-# The codewords take large steps first, then small steps, and soon nothing moves: every codeword is the mean of its cell.
+# The codewords take large steps first, then mostly small ones; some are still on their way after twenty. Where nothing moves any more, every codeword is the mean of its cell.
 #
 # Now the grid and this codebook on the same points. The grid's levels cut the plane into equal boxes; a codebook is free in where its cells lie and how they are shaped:
 
