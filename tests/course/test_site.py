@@ -42,7 +42,8 @@ WAITED = (
 )
 
 
-LEFT = "net::ERR_ABORTED"  # what was still under way when the next page was opened
+# Still under way when the next page was opened; a script where none may run.
+NO_FAULTS = "net::ERR_ABORTED", "csp"
 IN_VIEW = "[...document.images].filter(i => i.getBoundingClientRect().top < innerHeight).map(i => i.src)"
 
 
@@ -80,7 +81,10 @@ def visit(browser: Browser, root: str) -> Iterator[Visit]:
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda asked: faults.append(asked.url) if not ours(asked.url) else None)
-        page.on("requestfailed", lambda asked: faults.append(asked.url) if asked.failure != LEFT else None)
+        page.on(
+            "requestfailed",
+            lambda asked: faults.append(f"{asked.failure}: {asked.url}") if asked.failure not in NO_FAULTS else None,
+        )
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
         page.goto(f"{root}/{name}")
@@ -235,6 +239,7 @@ def test_a_self_test_asks_first_and_the_map_counts_the_answers(visit: Visit, roo
     field.fill("750 kB")
     test.locator("summary").click()
     assert test.get_attribute("open") is not None
+    page.wait_for_timeout(1000)  # until the browser's other processes know of it
     page.goto(f"{root}/index.html")
     assert page.locator("[data-page='01_codebooks'] .done").inner_text() == "1 of 5 self-tests answered"
     page.goto(f"{root}/01_codebooks.html")
