@@ -23,7 +23,6 @@ from rvq_tutorial.language import said
 PICTURE = re.compile(r'<img alt="([^"]*)" width="(\d+)" height="(\d+)"[^>]*? src="data:image/\w+;base64,([^"]+)"[^>]*>')
 CAPTION = re.compile(r"<figcaption[^>]*>(.*?)</figcaption>", re.DOTALL)
 HEADING = re.compile(r"^(?=#{2,3} )", re.MULTILINE)
-SUMMARY = "<details><summary>{summary}</summary>"
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 IMAGE_IN_LINK = re.compile(r"\[!\[([^\]]*)\]\([^)]*\)\]\(")  # a badge comes from elsewhere
 BADGE = re.compile(r"^\[!\[[^\n]*\n+", re.MULTILINE)
@@ -61,11 +60,11 @@ def notebook_page(topic: str, pictures: Pictures) -> NotebookNode:
     notebook.cells[0].source = f"{title}\n\n{_doors(topic)}\n\n{opening.strip()}"
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "code":
-            shown = (output for output in built[cell.id].outputs)
-            cell.outputs = [_output(output, pictures) for output in shown]
             if frames.has_sliders(cell):
                 found = frames.frames_of(spoken(), topic, cell)
                 cell.outputs = [_html(explorer(found, f"{topic[:2]}-{number}", pictures))]
+            else:
+                cell.outputs = [_output(output, pictures) for output in built[cell.id].outputs]
         else:
             cell.source = _asking(cell.source)
     notebook.cells = list(_questions_first(notebook.cells))
@@ -82,12 +81,12 @@ def _output(output: NotebookNode, pictures: Pictures) -> NotebookNode:
 
     def placed(found: re.Match[str]) -> str:
         alt, width, height, encoded = found.groups()
-        return _image(pictures.place(encoded), alt, int(width), int(height))
+        return _image(pictures.place(encoded), alt, width, height)
 
     return _html(PICTURE.sub(placed, output.data["text/html"]))
 
 
-def _image(source: str, alt: str, width: int, height: int) -> str:
+def _image(source: str, alt: str, width: str, height: str) -> str:
     """A picture that a browser fetches when it comes near; the alt text is HTML."""
     return f'<img alt="{alt}" width="{width}" height="{height}" loading="lazy" src="{source}">'
 
@@ -118,7 +117,7 @@ def explorer(found: dict, name: str, pictures: Pictures) -> str:
     data = data.replace("</", r"<\/")  # or it would end the script
     return (
         f'<div class="explorer"><div class="sliders" hidden>{"".join(rows)}</div>'
-        f"<figure>{_image(source, html.escape(alt), int(width), int(height))}"
+        f"<figure>{_image(source, html.escape(alt), width, height)}"
         f"<figcaption>{caption}</figcaption></figure>"
         f'<p class="spoken" aria-live="polite"></p>'
         f'<script type="application/json">{data}</script></div>'
@@ -127,12 +126,10 @@ def explorer(found: dict, name: str, pictures: Pictures) -> str:
 
 def _asking(text: str) -> str:
     """The text with the answers of a self-test marked: the page asks for the reader's own before it shows one."""
-    answer = SUMMARY.format(summary=said("Answer"))
     asks, presses = said("Your answer"), said("First write down what you think; a guess counts. Or press once more.")
-    marked = (
-        f'<details class="self-test" data-asks="{asks}" data-presses="{presses}"><summary>{said("Answer")}</summary>'
-    )
-    return text.replace(answer, marked)
+    summary = f"<summary>{said('Answer')}</summary>"
+    marked = f'<details class="self-test" data-asks="{asks}" data-presses="{presses}">{summary}'
+    return text.replace(f"<details>{summary}", marked)
 
 
 def _questions_first(cells: list[NotebookNode]) -> Iterator[NotebookNode]:
